@@ -1,0 +1,1 @@
+"""What all features share at the edge: admission, problems, middleware, strict JSON, paging, ETags."""

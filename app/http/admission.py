@@ -1,0 +1,163 @@
+"""Who may come in: FastAPI dependencies that turn a request into a caller.
+
+`Caller` is a living user, counted against their tier and against what the route declared, in one round trip
+to Redis. `requires(role, …)` narrows it by role. `admitted_with(kind, parameter)` also brings a hot document
+of the caller's own along. `anonymous` is for routes without a credential: counted by address.
+
+Anything that presents a credential which is nobody's is counted as anonymous before it is refused, so that
+guessing tokens is limited like any other guessing.
+"""
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from slowapi.errors import RateLimitExceeded
+
+from app.core.errors import ForbiddenError, NotFoundError, UnauthenticatedError
+from app.core.ids import is_id
+from app.http.context import client_ip, identify
+from app.http.limits import announce, declared_limits, per_user, refused
+from app.state.hot import HotRead
+from app.state.kit import StateKit
+from app.state.principals import Credential, Principal, Role, Wanted
+from app.state.rate_limits import Limit, parse_rate
+
+_BEARER = "bearer "
+_MAX_KEY_CHARACTERS = 256
+
+
+def kit(request: Request) -> StateKit:
+    """Return the state kit of this application."""
+    state_kit: StateKit = request.app.state.kit
+    return state_kit
+
+
+Kit = Annotated[StateKit, Depends(kit)]
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A caller who may come in, and the hot document asked for along with them (a miss if none was)."""
+
+    principal: Principal
+    wanted: HotRead
+
+
+def presented_credential(request: Request) -> Credential:
+    """Read the credential from the headers; an access token wins over an API key.
+
+    Raises UnauthenticatedError or TokenExpiredError. Says nothing about whether the credential is alive.
+    """
+    headers = request.headers
+    authorization = headers.get("authorization")
+    if authorization is not None:
+        if authorization[: len(_BEARER)].lower() != _BEARER:
+            raise UnauthenticatedError
+        token = kit(request).tokens.verify(authorization[len(_BEARER) :].strip())
+        return Credential("login", token.login_id)
+    key = headers.get("x-api-key")
+    if key is None or len(key) > _MAX_KEY_CHARACTERS:
+        raise UnauthenticatedError
+    key_id, dot, secret = key.partition(".")
+    if not dot or not is_id(key_id, "key"):
+        raise UnauthenticatedError
+    return Credential("api_key", key_id, proof=hashlib.sha256(secret.encode()).hexdigest())
+
+
+async def admit(request: Request, wanted: Wanted | None = None) -> Admitted:
+    """Admit the caller of this request, or raise.
+
+    Raises UnauthenticatedError, TokenExpiredError, a 429 when a limit is used up, StoreUnavailableError when
+    no store can say who it is.
+    """
+    state_kit = kit(request)
+    unknown = _anonymous_limit(request)
+    try:
+        credential = presented_credential(request)
+    except UnauthenticatedError:
+        await _count_anonymous(request, unknown)
+        raise
+    declared = declared_limits(state_kit.settings, request.scope["endpoint"])
+    extra = [row for row in declared if row.subject_of is per_user]
+    admission = await state_kit.principals.admit(
+        credential, anonymous=unknown, extra=[row.rate for row in extra], wanted=wanted
+    )
+    standing = admission.charge.standing
+    announce(request, standing)
+    principal = admission.principal
+    if principal is not None:
+        identify(request, user_id=principal.user_id, tenant_id=principal.tenant_id)
+    if not standing.allowed:
+        for row in extra:
+            if row.rate.policy == standing.policy:
+                raise RateLimitExceeded(row.source)
+        raise refused(standing)
+    if principal is None:
+        raise UnauthenticatedError
+    return Admitted(principal, admission.wanted)
+
+
+async def caller(request: Request) -> Principal:
+    """Return the living user behind the request; see `admit` for what it raises."""
+    return (await admit(request)).principal
+
+
+Caller = Annotated[Principal, Depends(caller)]
+
+
+def requires(*roles: Role) -> Callable[[Request], Awaitable[Principal]]:
+    """Return a dependency that admits callers of these roles and answers 403 to others."""
+
+    async def caller_with_role(request: Request) -> Principal:
+        principal = await caller(request)
+        if principal.role not in roles:
+            raise ForbiddenError(f"This needs the role {' or '.join(roles)}; yours is {principal.role}.")
+        return principal
+
+    return caller_with_role
+
+
+Admin = Annotated[Principal, Depends(requires("admin"))]
+
+
+def admitted_with(kind: str, parameter: str) -> Callable[[Request], Awaitable[Admitted]]:
+    """Return a dependency that also reads the hot copy of the caller's own `kind` named by that path
+    parameter.
+
+    An id that can't exist is NotFoundError after the caller is known, so that nothing differs for a stranger.
+    """
+
+    async def admission(request: Request) -> Admitted:
+        document_id = request.path_params[parameter]
+        plausible = (
+            len(document_id) <= _MAX_KEY_CHARACTERS and document_id.isascii() and document_id.isprintable()
+        )
+        admitted = await admit(request, Wanted(kind, document_id) if plausible else None)
+        if not plausible:
+            raise NotFoundError
+        return admitted
+
+    return admission
+
+
+async def anonymous(request: Request) -> None:
+    """Count a request without a credential by its address. Raises a 429 when the limit is used up."""
+    await _count_anonymous(request, _anonymous_limit(request))
+
+
+Anonymous = Depends(anonymous)
+
+
+def _anonymous_limit(request: Request) -> Limit:
+    state_kit = kit(request)
+    return Limit(parse_rate("anonymous", state_kit.settings.limit_anonymous), client_ip(request))
+
+
+async def _count_anonymous(request: Request, limit: Limit) -> None:
+    charge = await kit(request).limits.take([limit])
+    announce(request, charge.standing)
+    if not charge.standing.allowed:
+        raise refused(charge.standing)

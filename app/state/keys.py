@@ -1,0 +1,69 @@
+"""Every Redis key and its time to live, so that nothing else has to know how a key is spelled.
+
+All keys start with `cf:`. What belongs to a tenant carries tenant and user in its name: it can't be read
+under another one. Scripts touch several keys at once, so a Redis Cluster would need hash tags; CargoFlow
+wants one primary (see SCALING.md).
+"""
+
+HOT_COPY_TTL_MS = 60_000
+"""No copy is believed for longer, whatever else fails."""
+HOT_LEASE_TTL_MS = 5_000
+"""How long a reader that missed may take to fill; above MongoDB's timeout with room for a retry."""
+HOT_WRITER_TTL_MS = 10_000
+"""How long a writer that died keeps others from filling; above every store timeout of one write."""
+HOT_TOUCH_CLAIM_MS = 5_000
+"""How long one reader's claim to extend a copy keeps others from doing the same."""
+GENERATION_LEASE_MS = 900
+"""Copies are believed only while some replica has reached Redis this recently; below `redis_timeout_s`, see
+`hot`.
+"""
+
+GENERATION = "cf:hot:generation"
+CACHE_STATS = "cf:stats:cache"
+
+
+HOT_COPY_PREFIX = "cf:hot:c:"
+HOT_GUARD_PREFIX = "cf:hot:w:"
+RATE_WINDOW_PREFIX = "cf:rl:"
+
+
+def hot_copy(name: str) -> str:
+    """The hot copy of the document called `name`; TTL at most HOT_COPY_TTL_MS."""
+    return f"{HOT_COPY_PREFIX}{name}"
+
+
+def hot_guard(name: str) -> str:
+    """Who is writing or filling that copy; TTL HOT_WRITER_TTL_MS or HOT_LEASE_TTL_MS."""
+    return f"{HOT_GUARD_PREFIX}{name}"
+
+
+def rate_window(policy: str, subject: str) -> str:
+    """The counter of one limit for one subject; TTL is the limit's window."""
+    return f"{RATE_WINDOW_PREFIX}{policy}:{subject}"
+
+
+def login_name(login_id: str) -> str:
+    """Name of the hot copy of a login session."""
+    return f"login:{login_id}"
+
+
+def api_key_name(key_id: str) -> str:
+    """Name of the hot copy of an API key."""
+    return f"apikey:{key_id}"
+
+
+def owner(tenant_id: str, user_id: str) -> str:
+    """The part of a name that says whose it is."""
+    return f"{tenant_id}:{user_id}"
+
+
+def user_name(tenant_id: str, user_id: str) -> str:
+    """Name of the hot copy of what the edge must know of a user; the edge script builds it from a
+    credential's owner.
+    """
+    return f"user:{owner(tenant_id, user_id)}"
+
+
+def owned_name(kind: str, tenant_id: str, user_id: str, document_id: str) -> str:
+    """Name of the hot copy of what one user owns; the edge script builds it from a credential's owner."""
+    return f"{kind}:{owner(tenant_id, user_id)}:{document_id}"

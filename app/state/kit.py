@@ -1,0 +1,84 @@
+"""The state kit: every shared-state primitive of one process, opened and closed together.
+
+`open_kit` is what a replica's or a worker's lifespan enters. The background probes belong to its TaskGroup
+and end with it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from app.core.clock import Clock, SystemClock
+from app.core.metrics import Metrics
+from app.core.settings import Settings, Tier
+from app.core.tokens import AccessTokens
+from app.state.hot import HotCopies
+from app.state.mongo import MongoStore
+from app.state.principals import Principals
+from app.state.rate_limits import Rate, RateLimits, parse_rate
+from app.state.redis import RedisStore
+from app.state.store_clock import StoreClock
+
+
+@dataclass(frozen=True)
+class StateKit:
+    """What the edge and the features work with."""
+
+    settings: Settings
+    metrics: Metrics
+    clock: StoreClock
+    mongo: MongoStore
+    redis: RedisStore
+    hot: HotCopies
+    limits: RateLimits
+    tokens: AccessTokens
+    principals: Principals
+
+
+def tier_rates(settings: Settings) -> Mapping[Tier, Rate]:
+    """Return the rate of each tier; a policy is called like its tier."""
+    return {
+        "standard": parse_rate("standard", settings.limit_standard),
+        "premium": parse_rate("premium", settings.limit_premium),
+    }
+
+
+@asynccontextmanager
+async def open_kit(
+    settings: Settings, *, metrics: Metrics | None = None, machine: Clock | None = None
+) -> AsyncIterator[StateKit]:
+    """Open clients and start probing. Does not wait for the stores: with one of them gone the process starts
+    and says so in `/ready`.
+    """
+    metrics = metrics or Metrics()
+    clock = StoreClock(machine or SystemClock())
+    mongo = MongoStore(settings, clock, metrics)
+    redis = RedisStore(settings, clock, metrics)
+    hot = HotCopies(redis, metrics)
+    limits = RateLimits(redis, clock, metrics)
+    principals = Principals(
+        redis=redis, mongo=mongo, hot=hot, limits=limits, clock=clock, tiers=tier_rates(settings)
+    )
+    kit = StateKit(
+        settings=settings,
+        metrics=metrics,
+        clock=clock,
+        mongo=mongo,
+        redis=redis,
+        hot=hot,
+        limits=limits,
+        tokens=AccessTokens(settings, clock),
+        principals=principals,
+    )
+    try:
+        async with asyncio.TaskGroup() as probes:
+            tasks = [probes.create_task(mongo.probe_forever()), probes.create_task(hot.beat_forever())]
+            try:
+                yield kit
+            finally:
+                for task in tasks:
+                    task.cancel()
+    finally:
+        mongo.close()
+        await redis.close()

@@ -1,0 +1,143 @@
+"""The one door to MongoDB: pooled client, majority writes, primary reads, timeouts, a breaker and a
+background probe.
+
+Motor stays behind this module (decision 0001): the rest of `app.state` and the features' stores see
+collections and `guard()`, so that another driver can take its place here. Reads go to the primary and writes
+are acknowledged by a majority, hence what one replica has written, every other one reads next.
+
+When MongoDB is gone, `guard()` raises StoreUnavailableError within `mongo_timeout_s`, and at once when the
+breaker is open. The probe asks `hello` every PROBE_INTERVAL_S; its answer closes the breaker, feeds `/ready`,
+and sets the `StoreClock`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import pymongo.errors
+from bson.codec_options import CodecOptions
+from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
+from pymongo.uri_parser import parse_uri
+
+from app.core.errors import StoreUnavailableError
+from app.core.metrics import Metrics
+from app.core.settings import Settings
+from app.state.breaker import Breaker, StoreGuard
+from app.state.health import StoreHealth, StoreProbe
+from app.state.store_clock import StoreClock
+
+_log = logging.getLogger(__name__)
+
+Document: TypeAlias = dict[str, Any]
+Collection: TypeAlias = AsyncIOMotorCollection[Document]
+
+DEFAULT_DATABASE = "cargoflow"
+PROBE_INTERVAL_S = 1.0
+_TZ_AWARE: CodecOptions[Mapping[str, Any]] = CodecOptions(document_class=dict, tz_aware=True)
+
+UNAVAILABLE: tuple[type[BaseException], ...] = (
+    pymongo.errors.ConnectionFailure,
+    pymongo.errors.ExecutionTimeout,
+    pymongo.errors.WTimeoutError,
+    pymongo.errors.WaitQueueTimeoutError,
+)
+
+
+def unexpired(field: str = "expires_at") -> Document:
+    """Return a filter that matches while `field` lies in the future on MongoDB's own clock.
+
+    Dates are compared as numbers because the local cluster's engine finds no order between a stored date and
+    `$$NOW`.
+    """
+    return {"$expr": {"$gt": [{"$toLong": f"${field}"}, {"$toLong": "$$NOW"}]}}
+
+
+def from_now(milliseconds: int) -> Document:
+    """Return an update-pipeline expression for a date that many milliseconds after MongoDB's own now."""
+    return {"$add": ["$$NOW", milliseconds]}
+
+
+def literal(value: Any) -> Document:
+    """Wrap a value for an update pipeline so that nothing a caller sent is read as an expression."""
+    return {"$literal": value}
+
+
+class MongoStore:
+    """The client, its breaker and its probe. Made once a process; `close()` when done."""
+
+    def __init__(self, settings: Settings, clock: StoreClock, metrics: Metrics) -> None:
+        """Connects lazily: a MongoDB that is down does not keep a replica from starting."""
+        uri = settings.mongodb_uri.get_secret_value()
+        timeout_ms = round(settings.mongo_timeout_s * 1000)
+        self._client: AsyncIOMotorClient[Document] = AsyncIOMotorClient(
+            uri,
+            appname=f"cargoflow-{settings.replica_name}",
+            tz_aware=True,
+            w="majority",
+            readPreference="primary",
+            maxPoolSize=settings.db_pool_max,
+            minPoolSize=min(settings.db_pool_min, settings.db_pool_max),
+            waitQueueTimeoutMS=timeout_ms,
+            serverSelectionTimeoutMS=timeout_ms,
+            connectTimeoutMS=timeout_ms,
+            socketTimeoutMS=timeout_ms,
+        )
+        name = parse_uri(uri)["database"] or DEFAULT_DATABASE
+        self.database: AsyncIOMotorDatabase[Document] = self._client[name]
+        self._pool = {"max": settings.db_pool_max, "min": min(settings.db_pool_min, settings.db_pool_max)}
+        self._timeout_s = settings.mongo_timeout_s
+        self._clock = clock
+        self._metrics = metrics
+        self._breaker = Breaker("MongoDB", metrics)
+        self._probe = StoreProbe(clock)
+
+    def collection(self, name: str) -> Collection:
+        """Return a collection; every call on it belongs inside `guard()`."""
+        return self.database[name]
+
+    def guard(self, command: str) -> StoreGuard:
+        """Return the context in which calls on a collection run; `command` names them in logs and metrics."""
+        return StoreGuard(
+            breaker=self._breaker,
+            command=command,
+            timeout_s=self._timeout_s,
+            unavailable=UNAVAILABLE,
+            clock=self._clock,
+            metrics=self._metrics,
+        )
+
+    @property
+    def health(self) -> StoreHealth:
+        """What the probe last saw; no I/O."""
+        return self._probe.health(pool=self._pool)
+
+    async def probe_forever(self) -> None:
+        """Ask `hello` every second: closes or opens the breaker, sets the clock. Runs in the kit's tasks."""
+        while True:
+            await self.probe()
+            await asyncio.sleep(PROBE_INTERVAL_S)
+
+    async def probe(self) -> None:
+        """Ask once. Never raises for an unreachable store."""
+        started_s = self._clock.monotonic_s()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                hello: Mapping[str, Any] = await self.database.command("hello", codec_options=_TZ_AWARE)
+        except (pymongo.errors.PyMongoError, TimeoutError) as error:
+            self._breaker.failed(error)
+            self._probe.failed(error)
+            return
+        if not hello.get("isWritablePrimary"):
+            primary_missing = StoreUnavailableError("MongoDB")
+            self._breaker.failed(primary_missing)
+            self._probe.failed(primary_missing)
+            return
+        ended_s = self._clock.monotonic_s()
+        self._clock.adjust(hello["localTime"], asked_s=started_s, answered_s=ended_s)
+        self._breaker.succeeded()
+        self._probe.passed(latency_s=ended_s - started_s)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._client.close()

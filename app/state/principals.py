@@ -1,0 +1,326 @@
+"""Who is calling: from a credential to a living user with a role and a tier, in one round trip.
+
+Guarantees: a credential is good only if its login session (or API key) is *found alive* and its user is
+active, in hot copies or else in MongoDB; if neither store can say so, StoreUnavailableError. Role and tier
+come from the user's document. Logging out, changing a role, deactivating a user take effect on every replica
+with the acknowledgement of that write, because all of them go through `hot`. A wiped Redis revives nobody.
+The same round trip counts the request against its limits and may bring one hot document along.
+
+Documents read here, written by `logins`, `api_keys` and `accounts`:
+- `logins` {_id, tenant_id, user_id, epoch, idle_s, last_seen_at, expires_at, ends_at, …}: alive while
+  `expires_at` lies ahead on MongoDB's clock. `expires_at` moves on while the session is used (written at most
+  once per tenth of `idle_s`), never beyond `ends_at`.
+- `users` {_id, tenant_id, email, name, role, tier, active, epoch, …}: a login whose `epoch` is not its user's
+  is dead; raising the user's ends all at once.
+- `api_keys` {_id, tenant_id, user_id, tier, hash, …}.
+
+When Redis is gone: every check reads MongoDB, limits are counted per replica. When MongoDB is gone: those
+whose copies are hot go on, for at most a minute.
+"""
+
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+import orjson
+
+from app.core.clock import Clock
+from app.core.errors import StoreUnavailableError
+from app.core.settings import Tier
+from app.state import hot_lua, keys
+from app.state.hot import MISS, HotCopies, HotCopy, HotRead
+from app.state.mongo import Document, MongoStore, unexpired
+from app.state.rate_limits import COUNT, Charge, Limit, Rate, RateLimits
+from app.state.redis import RedisStore, Script
+
+_log = logging.getLogger(__name__)
+
+Role = Literal["admin", "dispatcher", "underwriter", "driver", "shipper"]
+
+TOUCH_SHARE = 0.1
+"""A login session is extended once this share of its idle time is spent: no write per read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What a caller presented: the id of a login session or of an API key, and for a key the SHA-256 of its
+    secret.
+    """
+
+    kind: Literal["login", "api_key"]
+    id: str
+    proof: str = ""
+
+    @property
+    def hot_name(self) -> str:
+        """Name of its hot copy."""
+        return keys.login_name(self.id) if self.kind == "login" else keys.api_key_name(self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """The caller, as of now. An API key acts as its creator."""
+
+    tenant_id: str
+    user_id: str
+    email: str
+    name: str
+    role: Role
+    tier: Tier
+    credential: Credential
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A hot document of the caller's own to bring along: `keys.owned_name(kind, …, id)`."""
+
+    kind: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The outcome at the edge: who (None: nobody we know), where the request stands with its limits, and the
+    document asked for.
+    """
+
+    principal: Principal | None
+    charge: Charge
+    wanted: HotRead = MISS
+
+
+_ADMIT = Script(
+    "edge.admit",
+    hot_lua.READ
+    + COUNT
+    + f"local COPY, GUARD = '{keys.HOT_COPY_PREFIX}', '{keys.HOT_GUARD_PREFIX}'\n"
+    + f"local WINDOW = '{keys.RATE_WINDOW_PREFIX}'\n"
+    + """
+local now, generation = now_ms(), redis.call('GET', KEYS[1])
+local nonce, lease_ms, claim_ms = ARGV[1], ARGV[2], tonumber(ARGV[4])
+local none = {'miss', 0, 0, '', ''}
+
+local credential = hot_read(KEYS[2], KEYS[3], generation, now, nonce, lease_ms, claim_ms)
+if credential.state == 'miss' then return {'unknown', hot_reply(credential), none, {}, none} end
+
+local user = {state = 'gone', leased = 0, touch = 0, head = '', body = ''}
+if credential.state == 'hit' then
+  local name = 'user:' .. credential.owner
+  user = hot_read(COPY .. name, GUARD .. name, generation, now, nonce, lease_ms, claim_ms)
+  if user.state == 'miss' then return {'unknown', hot_reply(credential), hot_reply(user), {}, none} end
+end
+
+local alive = user.state == 'hit' and credential.proof == ARGV[5]
+  and (credential.epoch == '' or credential.epoch == user.epoch)
+if not alive then
+  local counted = count_limits({{key = KEYS[4], amount = tonumber(ARGV[8]), window_ms = ARGV[9]}})
+  return {'dead', hot_reply(credential), hot_reply(user), counted, none}
+end
+
+local subject = string.match(credential.owner, ':(.*)$')
+local tier = credential.tier ~= '' and credential.tier or user.tier
+local limits, tiers = {}, tonumber(ARGV[10])
+local function add(policy, at)
+  local key = WINDOW .. policy .. ':' .. subject
+  limits[#limits + 1] = {key = key, amount = tonumber(ARGV[at]), window_ms = ARGV[at + 1]}
+end
+for i = 1, tiers do
+  local at = 8 + 3 * i
+  if ARGV[at] == tier then add(tier, at + 1) end
+end
+for at = 11 + 3 * tiers, #ARGV, 3 do add(ARGV[at], at + 1) end
+local counted, wanted = count_limits(limits), none
+if counted[1] == 1 and ARGV[6] ~= '' then
+  local name = ARGV[6] .. ':' .. credential.owner .. ':' .. ARGV[7]
+  wanted = hot_reply(hot_read(COPY .. name, GUARD .. name, generation, now, nonce, lease_ms, claim_ms))
+end
+return {'alive', hot_reply(credential), hot_reply(user), counted, wanted}
+""",
+)
+
+
+class Principals:
+    """Admits callers. One a process."""
+
+    def __init__(
+        self,
+        *,
+        redis: RedisStore,
+        mongo: MongoStore,
+        hot: HotCopies,
+        limits: RateLimits,
+        clock: Clock,
+        tiers: Mapping[Tier, Rate],
+    ) -> None:
+        """`tiers` gives the rate of each tier, whose policy must be the tier's name."""
+        self._redis = redis
+        self._mongo = mongo
+        self._hot = hot
+        self._limits = limits
+        self._clock = clock
+        self._tiers = tiers
+        self._tier_arguments = (
+            len(tiers),
+            *(part for tier, rate in tiers.items() for part in (tier, rate.amount, rate.window_s * 1000)),
+        )
+        self._logins = mongo.collection("logins")
+        self._users = mongo.collection("users")
+        self._api_keys = mongo.collection("api_keys")
+
+    async def admit(
+        self,
+        credential: Credential,
+        *,
+        anonymous: Limit,
+        extra: Sequence[Rate] = (),
+        wanted: Wanted | None = None,
+    ) -> Admission:
+        """Say who the credential stands for, counting the request: the user's tier and `extra` rates, or
+        `anonymous` if it is nobody's.
+
+        Hot: one round trip to Redis and none to MongoDB. Raises StoreUnavailableError if no store can say.
+        """
+        nonce = secrets.token_hex(8)
+        name = credential.hot_name
+        try:
+            reply = await self._redis.run(
+                _ADMIT,
+                (keys.GENERATION, keys.hot_copy(name), keys.hot_guard(name), anonymous.key),
+                (
+                    nonce,
+                    *hot_lua.TTLS,
+                    credential.proof,
+                    wanted.kind if wanted else "",
+                    wanted.id if wanted else "",
+                    anonymous.rate.amount,
+                    anonymous.rate.window_s * 1000,
+                    *self._tier_arguments,
+                    *(part for rate in extra for part in (rate.policy, rate.amount, rate.window_s * 1000)),
+                ),
+            )
+        except StoreUnavailableError:
+            self._hot.count(name, "bypass")
+            return await self._admit_from_record(credential, MISS, MISS, anonymous, extra)
+        verdict = reply[0]
+        found, user = HotRead.from_reply(reply[1], nonce), HotRead.from_reply(reply[2], nonce)
+        self._hot.count(name, found.state)
+        if verdict == b"unknown":
+            return await self._admit_from_record(credential, found, user, anonymous, extra)
+        if verdict == b"dead":
+            return Admission(None, self._limits.charge([anonymous.rate], [anonymous.key], reply[3]))
+        principal = _principal(credential, orjson.loads(found.head), orjson.loads(user.head))
+        rates = (self._tiers[principal.tier], *extra)
+        names = [keys.rate_window(rate.policy, principal.user_id) for rate in rates]
+        if found.touch:
+            await self._touch(credential)
+        hot_document = MISS
+        if wanted:
+            hot_document = HotRead.from_reply(reply[4], nonce)
+            self._hot.count(wanted.kind, hot_document.state)
+        return Admission(principal, self._limits.charge(rates, names, reply[3]), hot_document)
+
+    async def _admit_from_record(
+        self, credential: Credential, found: HotRead, user: HotRead, anonymous: Limit, extra: Sequence[Rate]
+    ) -> Admission:
+        principal = await self._load(credential, found, user)
+        if principal is None:
+            return Admission(None, await self._limits.take([anonymous]))
+        limits = [Limit(rate, principal.user_id) for rate in (self._tiers[principal.tier], *extra)]
+        return Admission(principal, await self._limits.take(limits))
+
+    async def _load(self, credential: Credential, found: HotRead, user: HotRead) -> Principal | None:
+        """Ask MongoDB, and put into the hot copies what their leases allow."""
+        row = await self._find_credential(credential)
+        name = credential.hot_name
+        if row is None:
+            await self._hot.bury(name, found.lease)
+            return None
+        await self._hot.fill(name, found.lease, self._credential_copy(credential, row))
+        user_name = keys.user_name(row["tenant_id"], row["user_id"])
+        lease = user.lease or (await self._hot.read(user_name)).lease
+        async with self._mongo.guard("users.find"):
+            account = await self._users.find_one(
+                {"_id": row["user_id"], "tenant_id": row["tenant_id"], "active": True}
+            )
+        if account is None:
+            await self._hot.bury(user_name, lease)
+            return None
+        await self._hot.fill(user_name, lease, user_copy(account))
+        if credential.kind == "login" and row["epoch"] != account["epoch"]:
+            return None
+        if credential.kind == "api_key" and not secrets.compare_digest(row["hash"], credential.proof):
+            return None
+        if credential.kind == "login" and self._touch_in_ms(row) <= 1:
+            await self._touch(credential)
+        return _principal(credential, row, account)
+
+    async def _find_credential(self, credential: Credential) -> Document | None:
+        if credential.kind == "login":
+            async with self._mongo.guard("logins.find"):
+                return await self._logins.find_one({"_id": credential.id, **unexpired()})
+        async with self._mongo.guard("api_keys.find"):
+            return await self._api_keys.find_one({"_id": credential.id})
+
+    async def _touch(self, credential: Credential) -> None:
+        """Move the end of a login session on. Fails in silence if MongoDB is away: the next reader tries
+        again.
+
+        No barrier: only `expires_at` moves, and a copy that ends earlier than its document is safe. Only what
+        is alive is extended, so a deleted session stays deleted.
+        """
+        if credential.kind != "login":
+            return
+        extended = {"$min": ["$ends_at", {"$add": ["$$NOW", {"$multiply": ["$idle_s", 1000]}]}]}
+        try:
+            async with self._mongo.guard("logins.touch"):
+                await self._logins.update_one(
+                    {"_id": credential.id, **unexpired()},
+                    [{"$set": {"last_seen_at": "$$NOW", "expires_at": extended}}],
+                )
+        except StoreUnavailableError:
+            _log.info("login_touch_skipped")
+
+    def _credential_copy(self, credential: Credential, row: Document) -> HotCopy:
+        owner = keys.owner(row["tenant_id"], row["user_id"])
+        head = {key: row[key] for key in ("tenant_id", "user_id")}
+        if credential.kind == "api_key":
+            return HotCopy(
+                orjson.dumps({**head, "tier": row["tier"]}), owner=owner, tier=row["tier"], proof=row["hash"]
+            )
+        return HotCopy(
+            orjson.dumps(head),
+            life_ms=self._ms_until(row["expires_at"]),
+            touch_in_ms=self._touch_in_ms(row),
+            owner=owner,
+            epoch=str(row["epoch"]),
+        )
+
+    def _touch_in_ms(self, row: Document) -> int:
+        share_ms: int = round(row["idle_s"] * TOUCH_SHARE * 1000)
+        return max(1, self._ms_until(row["last_seen_at"]) + share_ms)
+
+    def _ms_until(self, moment: datetime) -> int:
+        return round((moment - self._clock.now()).total_seconds() * 1000)
+
+
+def user_copy(account: Document) -> HotCopy:
+    """Return the hot copy of an active user's document; writers of `users` fill with it."""
+    fields = {key: account[key] for key in ("tenant_id", "email", "name", "role", "tier")}
+    return HotCopy(
+        orjson.dumps({**fields, "user_id": account["_id"]}), epoch=str(account["epoch"]), tier=account["tier"]
+    )
+
+
+def _principal(credential: Credential, found: Mapping[str, Any], account: Mapping[str, Any]) -> Principal:
+    return Principal(
+        tenant_id=found["tenant_id"],
+        user_id=found["user_id"],
+        email=account["email"],
+        name=account["name"],
+        role=account["role"],
+        tier=found.get("tier") or account["tier"],
+        credential=credential,
+    )

@@ -1,0 +1,124 @@
+"""The one door to Redis: pooled client, script calls, timeouts, a breaker.
+
+Everything that must be atomic is a Lua script, and every script is one round trip: `run` sends its hash and,
+the first time a server does not know it, the text. Scripts read the time from Redis itself.
+
+When Redis is gone, calls raise StoreUnavailableError within `redis_timeout_s`, and at once while the breaker
+is open. What then fails open and what closed is decided by each caller and listed in
+`docs/decisions/0004-fails-open-fails-closed.md`. No value is ever only in Redis unless losing it costs
+nothing but time.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis.asyncio
+import redis.exceptions
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from app.core.clock import Clock
+from app.core.metrics import Metrics
+from app.core.settings import Settings
+from app.state.breaker import Breaker, StoreGuard
+from app.state.health import StoreHealth, StoreProbe
+
+UNAVAILABLE: tuple[type[Exception], ...] = (
+    redis.exceptions.ConnectionError,
+    redis.exceptions.TimeoutError,
+    redis.exceptions.BusyLoadingError,
+    redis.exceptions.ReadOnlyError,
+    OSError,  # TimeoutError is one
+)
+
+Argument = str | bytes | int
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua script and the name it has in metrics and logs."""
+
+    name: str
+    lua: str
+    sha: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sha", hashlib.sha1(self.lua.encode(), usedforsecurity=False).hexdigest())
+
+
+class RedisStore:
+    """The client, its breaker and what its probe saw. Made once a process; `close()` when done."""
+
+    def __init__(self, settings: Settings, clock: Clock, metrics: Metrics) -> None:
+        """Connects lazily: a Redis that is down does not keep a replica from starting."""
+        self._pool: redis.asyncio.BlockingConnectionPool = redis.asyncio.BlockingConnectionPool.from_url(
+            settings.redis_url.get_secret_value(),
+            max_connections=settings.db_pool_max,
+            timeout=settings.redis_timeout_s,
+            socket_connect_timeout=settings.redis_timeout_s,
+            # the guard's timeout covers the whole call; a second timer each read would only cost CPU
+            socket_timeout=None,
+            retry=Retry(NoBackoff(), 0),  # a counting script must not run twice by itself
+            client_name=f"cargoflow-{settings.replica_name}",
+        )
+        self.client: redis.asyncio.Redis = redis.asyncio.Redis(connection_pool=self._pool)
+        self._timeout_s = settings.redis_timeout_s
+        self._clock = clock
+        self._metrics = metrics
+        self._breaker = Breaker("Redis", metrics)
+        self._last_probe = StoreProbe(clock)
+
+    def guard(self, command: str) -> StoreGuard:
+        """Return the context in which calls on `client` run; `command` names them in logs and metrics."""
+        return StoreGuard(
+            breaker=self._breaker,
+            command=command,
+            timeout_s=self._timeout_s,
+            unavailable=UNAVAILABLE,
+            clock=self._clock,
+            metrics=self._metrics,
+        )
+
+    async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        """Run a script; one round trip once the server knows it.
+
+        Raises StoreUnavailableError. A call that timed out may still have run.
+        """
+        async with self.guard(script.name):
+            return await self._evaluate(script, keys, arguments)
+
+    async def probe(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        """Run a script past an open breaker; its answer closes the breaker and is what `/ready` reports.
+
+        Returns None when Redis does not answer.
+        """
+        started_s = self._clock.monotonic_s()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                result = await self._evaluate(script, keys, arguments)
+        except UNAVAILABLE as error:
+            self._breaker.failed(error)
+            self._last_probe.failed(error)
+            return None
+        self._breaker.succeeded()
+        self._last_probe.passed(latency_s=self._clock.monotonic_s() - started_s)
+        return result
+
+    async def _evaluate(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        try:
+            return await self.client.evalsha(script.sha, len(keys), *keys, *arguments)
+        except redis.exceptions.NoScriptError:
+            return await self.client.eval(script.lua, len(keys), *keys, *arguments)
+
+    @property
+    def health(self) -> StoreHealth:
+        """What the probe last saw; no I/O."""
+        return self._last_probe.health(pool={"max": self._pool.max_connections})
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self.client.aclose()
+        await self._pool.disconnect()
