@@ -65,8 +65,9 @@ def main(arguments: list[str]) -> None:
     """Run the daemon until the cluster is stopped."""
     document: dict[str, Any] = json.loads(arguments[0])
     plan = Plan(Layout(Path(document["data"])), document["replicas"], document["workers"], document["port"])
-    ClusterLock(int(arguments[1]))
+    lock = ClusterLock(int(arguments[1]))
     asyncio.run(_supervise(plan, Report(int(arguments[2]))))
+    lock.release()
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ class Cluster:
             process.kill()
 
     async def status(self) -> dict[str, Any]:
-        """Return what runs, in the shape of `status --json`. Asks every replica whether it is ready."""
+        """Return what runs, in the shape of `status --json` plus `external`, the stores that others run. Asks every replica if it is ready."""
         replicas = tuple(self.fleet.replicas)
         ready = await asyncio.gather(*(http_ready(replica.port) for replica in replicas))
         stores = self._stores()
@@ -99,6 +99,7 @@ class Cluster:
                 "mongo": {"pid": self._mongo.pid if self._mongo else None, "uri": stores.mongo_uri},
                 "redis": {"pid": self._redis.pid if self._redis else None, "url": stores.redis_url},
             },
+            "external": [name for name, store in (("mongo", self._mongo), ("redis", self._redis)) if store is None],
         }
 
     def _store(self, name: str, recipe: Recipe) -> Process:

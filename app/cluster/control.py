@@ -64,13 +64,14 @@ class ControlServer:
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
-        """Listen. Raises OSError where the socket can't be made."""
-        self._path.unlink(missing_ok=True)
+        """Listen. Raises StartFailedError where the socket can't be made."""
         before = os.umask(0o177)
         try:
             self._server = await asyncio.start_unix_server(
                 lambda reader, writer: self._group.create_task(self._serve(reader, writer), name="control connection"), self._path
             )
+        except OSError as error:
+            raise StartFailedError("cluster", f"has no control socket: {self._path}: {error.strerror or error}") from None
         finally:
             os.umask(before)
 

