@@ -1,1 +1,1 @@
-"""The commands of `./cargoflow`: the local cluster, its stores and the tests. `python -m app.cli --help` lists them."""
+"""The commands of `./cargoflow`: the local cluster, its stores, the tests. `--help` lists them."""

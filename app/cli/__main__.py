@@ -1,36 +1,39 @@
-"""Entry point of `./cargoflow`: gathers the commands and turns every expected failure into one line and exit code 1.
+"""Entry point of `./cargoflow`: gathers the commands, turns expected failures into one line and exit code 1.
 
-The command modules import the cluster's machinery only inside the command that needs it, so that `status` stays quick.
+The command modules import the cluster's machinery only inside the command that needs it, so that `status`
+stays quick.
 """
 
 import sys
 
 import typer
 
-from app.cli import cluster_commands, environment_file, log_viewer, store_commands, test_runner
+from app.cli import environment_file, lifecycle, log_viewer, store_commands, test_runner
 from app.cli.terminal import CommandFailedError, show_failure
 
 app = typer.Typer(
-    help="Run a whole CargoFlow cluster on this machine: stores, replicas, workers and Nginx. Start with [bold]./cargoflow up[/bold].",
+    help="Run a whole CargoFlow cluster on this machine. Start with `./cargoflow up`.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    cluster_commands.up,
-    cluster_commands.status,
-    cluster_commands.scale,
-    cluster_commands.restart,
-    cluster_commands.down,
+    lifecycle.up,
+    lifecycle.status,
+    lifecycle.scale,
+    lifecycle.restart,
+    lifecycle.down,
     log_viewer.logs,
     store_commands.migrate,
     store_commands.seed,
     environment_file.env,
 ):
     app.command()(command)
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(test_runner.test)
+app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
+    test_runner.run_tests
+)
 
 
 def main() -> None:
@@ -41,7 +44,9 @@ def main() -> None:
         show_failure(failure)
         sys.exit(1)
     except OSError as error:
-        show_failure(CommandFailedError(f"{error.filename}: {error.strerror}" if error.filename else str(error)))
+        show_failure(
+            CommandFailedError(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        )
         sys.exit(1)
 
 

@@ -7,5 +7,10 @@ import typer
 
 DataOption: TypeAlias = Annotated[
     Path | None,
-    typer.Option("--data", metavar="DIR", help="The cluster's data folder, which names the cluster.", show_default=".data of the repository"),
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="The cluster's data folder, which names the cluster.",
+        show_default=".data of the repository",
+    ),
 ]

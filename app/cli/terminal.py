@@ -7,7 +7,6 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
-from rich.table import Table
 
 from app.cluster.addresses import without_password
 from app.cluster.events import Event
@@ -17,7 +16,10 @@ _NAME_WIDTH = 11
 
 
 class CommandFailedError(Exception):
-    """A command could not do what it was asked for. One line; `log` holds the last lines of the log that explains it."""
+    """A command could not do what it was asked for.
+
+    One line; `log` holds the last lines of the log that explains it.
+    """
 
     def __init__(self, message: str, log: list[str] | None = None) -> None:
         super().__init__(message)
@@ -97,24 +99,22 @@ def show_addresses(out: Console, status: dict[str, Any]) -> None:
 
 def show_status(out: Console, status: dict[str, Any]) -> None:
     """Print what runs as a table. Passwords in the stores' addresses are masked."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("NAME", "PID", "STATE", "ADDRESS"):
-        table.add_column(heading)
-
-    def row(name: str, pid: int | None, state: str, address: str) -> None:
-        table.add_row(name, str(pid or "-"), state, escape(address))
-
-    def state(pid: int | None) -> str:
-        return "[green]running[/]" if pid else "[yellow]being restarted[/]"
-
-    nginx = status["nginx"]
-    row("nginx", nginx["pid"], state(nginx["pid"]), status["url"])
-    for replica in status["replicas"]:
-        shown = "[green]ready[/]" if replica["ready"] else "[yellow]not ready[/]" if replica["pid"] else state(None)
-        row(replica["name"], replica["pid"], shown, replica["url"])
-    for worker in status["workers"]:
-        row(worker["name"], worker["pid"], state(worker["pid"]), "")
+    running, restarting = ("green", "running"), ("yellow", "being restarted")
+    rows = [("nginx", status["nginx"]["pid"], running, status["url"])]
+    rows += [
+        (
+            replica["name"],
+            replica["pid"],
+            ("green", "ready") if replica["ready"] else ("yellow", "not ready"),
+            replica["url"],
+        )
+        for replica in status["replicas"]
+    ]
+    rows += [(worker["name"], worker["pid"], running, "") for worker in status["workers"]]
     for name, store in status["stores"].items():
-        shown = "run by others" if name in status["external"] else state(store["pid"])
-        row(name, store["pid"], shown, without_password(store.get("uri") or store["url"]))
-    out.print(table)
+        state = ("blue", "run by others") if name in status["external"] else running
+        rows.append((name, store["pid"], state, without_password(store.get("uri") or store["url"])))
+    out.print(f"[bold]{'NAME':{_NAME_WIDTH}} {'PID':>7}  {'STATE':15}  ADDRESS[/]")
+    for name, pid, state, address in rows:
+        colour, words = restarting if pid is None and state[0] != "blue" else state
+        out.print(f"{name:{_NAME_WIDTH}} {pid or '-':>7}  [{colour}]{words:15}[/]  {escape(address)}")

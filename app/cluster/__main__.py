@@ -1,33 +1,32 @@
-"""The supervisor as a daemon: `python -m app.cluster PLAN LOCK_FD REPORT_FD`, started by `./cargoflow up --detach` alone.
+"""The supervisor as a daemon: `python -m app.cluster PLAN LOCK_FD REPORT_FD`.
 
-It inherits the cluster's lock and a pipe, on which it reports its start in the words of the control socket (`control.py`). Its own
-output is `supervisor.log`.
+Started by `./cargoflow up --detach` alone. It inherits the cluster's lock and a pipe, on which it reports its
+start in the words of the control socket (`control.py`). Its own output is `supervisor.log`.
 """
 
 import asyncio
-import json
 import os
 import sys
 from io import FileIO
-from pathlib import Path
-from typing import Any
 
-from app.cluster.cluster import Plan
 from app.cluster.control import ControlError, encode, failure_line
 from app.cluster.events import Announcer, Event
-from app.cluster.layout import Layout
 from app.cluster.lock import ClusterLock
+from app.cluster.plan import Plan
 from app.cluster.processes import StartFailedError
 from app.cluster.supervisor import Supervisor
 from app.core.clock import SystemClock
 
 
 class Report:
-    """The pipe to the waiting `up`. It is over with the first result or error, or when nobody reads it any more."""
+    """The pipe to the waiting `up`.
+
+    It is over with the first result or error, or when nobody reads it any more.
+    """
 
     def __init__(self, descriptor: int) -> None:
         """Take over the writing end."""
-        os.set_inheritable(descriptor, False)
+        os.set_inheritable(descriptor, False)  # noqa: FBT003  # positional only
         self._pipe: FileIO | None = FileIO(descriptor, "w")
 
     def event(self, event: Event) -> None:
@@ -54,7 +53,9 @@ async def _supervise(plan: Plan, report: Report) -> None:
     announcer = Announcer(plan.layout.log("supervisor"), clock)
     with announcer.heard_by(report.event):
         try:
-            await Supervisor(plan, os.environ, announcer, clock).run(lambda status: report.last(encode("result", status)))
+            await Supervisor(plan, os.environ, announcer, clock).run(
+                lambda status: report.last(encode("result", status))
+            )
         except StartFailedError as failure:
             report.last(failure_line(failure))
         else:
@@ -63,10 +64,8 @@ async def _supervise(plan: Plan, report: Report) -> None:
 
 def main(arguments: list[str]) -> None:
     """Run the daemon until the cluster is stopped."""
-    document: dict[str, Any] = json.loads(arguments[0])
-    plan = Plan(Layout(Path(document["data"])), document["replicas"], document["workers"], document["port"])
     lock = ClusterLock(int(arguments[1]))
-    asyncio.run(_supervise(plan, Report(int(arguments[2]))))
+    asyncio.run(_supervise(Plan.from_json(arguments[0]), Report(int(arguments[2]))))
     lock.release()
 
 

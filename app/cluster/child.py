@@ -23,15 +23,24 @@ class Program:
     env: Mapping[str, str] = field(repr=False)
     log: Path
     ready: Callable[["Child"], Awaitable[bool]]
-    """Says whether it serves. Answers within a few seconds and doesn't raise for a program that does not serve yet."""
+    """Says whether it serves.
+
+    Answers within a few seconds and doesn't raise for a program that does not serve yet.
+    """
     address: str = ""
     """Where it listens, for the person who reads along."""
     stop_signals: tuple[tuple[signal.Signals, float], ...] = ((signal.SIGTERM, 30.0),)
-    """The signals that ask it to end, one after another, each with the seconds it gets. SIGKILL follows the last."""
+    """The signals that ask it to end, one after another, each with the seconds it gets.
+
+    SIGKILL follows the last.
+    """
 
 
 class Child:
-    """A started program. It leads a session of its own: the terminal's Ctrl-C is not for it, and its whole group can be ended."""
+    """A started program.
+
+    It leads a session of its own: the terminal's Ctrl-C is not for it, and its whole group can be ended.
+    """
 
     def __init__(self, program: Program, process: asyncio.subprocess.Process, log_start: int) -> None:
         """Use `spawn`."""
@@ -43,13 +52,22 @@ class Child:
 
     @classmethod
     async def spawn(cls, program: Program) -> "Child":
-        """Start the program, its output appended to its log, tied to this process where the kernel can do that.
+        """Start the program, its output appended to its log; on Linux it dies with this process.
 
-        Raises OSError when the program can't be executed (on Linux that shows as exit code 1 and in the log instead).
+        Raises OSError when the program can't be executed (on Linux that shows as exit code 1 and in the log
+        instead).
         """
         argv = program.argv
         if sys.platform == "linux":
-            argv = (sys.executable, "-I", "-S", str(_TETHER), str(os.getpid()), str(int(signal.SIGTERM)), *argv)
+            argv = (
+                sys.executable,
+                "-I",
+                "-S",
+                str(_TETHER),
+                str(os.getpid()),
+                str(int(signal.SIGTERM)),
+                *argv,
+            )
         with open_for_append(program.log) as log:
             log_start = log.tell()
             process = await asyncio.create_subprocess_exec(

@@ -1,9 +1,12 @@
-"""The replicas and workers, and the order of steps in which they come, go and are replaced while requests come in.
+"""The replicas and workers, and the steps in which they come, go and are replaced while requests come in.
 
-- A replica that becomes ready, whenever and for whatever reason, is admitted to Nginx (the hook of its process).
+- A replica that becomes ready, whenever and for whatever reason, is admitted to Nginx (the hook of its
+process).
 - A replica that is to go is ejected first, then told to stop; it finishes what it has.
-- Restart: one replica after another, each back and admitted before the next goes. A single replica is joined by a spare for the time.
-- One that dies keeps its port, and stays in Nginx' configuration: a refused connection costs Nginx a retry, not a request.
+- Restart: one replica after another, each back and admitted before the next goes. A single replica is joined
+by a spare for the time.
+- One that dies keeps its port, and stays in Nginx' configuration: a refused connection costs Nginx a retry,
+not a request.
 """
 
 import asyncio
@@ -17,7 +20,10 @@ Maker = Callable[[int], Process]
 
 
 class Fleet:
-    """All replicas and workers. Its changes run one at a time; a change that fails leaves what served before serving."""
+    """All replicas and workers.
+
+    Its changes run one at a time; a change that fails leaves what served before serving.
+    """
 
     def __init__(self, edge: Edge, *, make_replica: Maker, make_worker: Maker) -> None:
         """Starts nothing; see `scale`."""
@@ -29,9 +35,10 @@ class Fleet:
         self._changing = asyncio.Lock()
 
     async def scale(self, replicas: int, workers: int | None = None) -> None:
-        """Have that many replicas and workers (None: as many as now), the new ones ready, the surplus drained and gone.
+        """Have that many replicas and workers (None: as many as now).
 
-        Raises StartFailedError if a new one does not come up; then none of the new ones is left, and none of the old ones is gone.
+        When it returns, the new ones are ready and the surplus is drained and gone. Raises StartFailedError if a new one does not come up; then none of the new ones is left, and none of
+        the old ones is gone.
         """
         async with self._changing:
             wanted_workers = len(self.workers) if workers is None else workers
@@ -44,7 +51,8 @@ class Fleet:
     async def restart(self) -> None:
         """Replace every replica and worker by a fresh one of the same name, without a request failing.
 
-        Raises StartFailedError at the first that does not come up; it goes on being tried, the rest (and a spare) go on as they were.
+        Raises StartFailedError at the first that does not come up; it goes on being tried, the rest (and a
+        spare) go on as they were.
         """
         async with self._changing:
             alone = len(self.replicas) == 1

@@ -2,19 +2,20 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from app.cluster.control import Answer, ControlError, NobodyThereError, ask, heard
+from app.cluster.control import Answer, ControlError, SupervisorLostError, ask, heard
 from app.cluster.events import Listener
 from app.cluster.journal import end_orphans, read_journal
 from app.cluster.layout import REPOSITORY, Layout
 from app.cluster.lock import ClusterLock
 from app.cluster.log_files import last_lines, open_for_append
+from app.cluster.plan import Plan
 
 _JOIN_TIMEOUT_S = 120.0
 _STATUS_SILENCE_S = 15.0
@@ -25,7 +26,10 @@ _POLL_S = 0.1
 
 
 async def command(layout: Layout, name: str, listener: Listener, **arguments: object) -> Answer:
-    """Have the running supervisor carry out a command. Raises NobodyThereError if none runs, ControlError if it could not."""
+    """Have the running supervisor carry out a command.
+
+    Raises NobodyThereError if none runs, ControlError if it could not.
+    """
     silence_s = _STATUS_SILENCE_S if name == "status" else _CHANGE_SILENCE_S
     return await ask(_control_socket(layout), name, listener=listener, silence_s=silence_s, **arguments)
 
@@ -33,7 +37,8 @@ async def command(layout: Layout, name: str, listener: Listener, **arguments: ob
 async def take_or_join(layout: Layout, listener: Listener) -> ClusterLock | Answer:
     """Return the cluster's lock, or, when a supervisor has it, that one's status once its cluster is up.
 
-    One that is just stopping is waited for. Raises ControlError when the lock's holder does not answer for two minutes.
+    One that is just stopping is waited for. Raises ControlError when the lock's holder does not answer for
+    two minutes.
     """
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_JOIN_TIMEOUT_S):
@@ -47,21 +52,23 @@ async def take_or_join(layout: Layout, listener: Listener) -> ClusterLock | Answ
     raise ControlError("a supervisor holds this data folder but does not answer; './cargoflow down' ends it")
 
 
-async def start_daemon(plan: dict[str, object], layout: Layout, lock: ClusterLock, listener: Listener) -> Answer:
-    """Start the supervisor in a session of its own, hand it the lock, and return the status once its cluster is up.
+async def start_daemon(plan: Plan, lock: ClusterLock, listener: Listener) -> Answer:
+    """Start the supervisor in its own session, hand it the lock; return the status once the cluster is up.
 
-    Raises ControlError, with the log's last lines, if it does not get there; nothing is left running then. If this is cancelled before
-    that, the daemon is told to stop and waited for.
+    Raises ControlError, with the log's last lines, if it does not get there; nothing is left running then. If
+    this is cancelled before that, the daemon is told to stop and waited for.
     """
+    log_path = plan.layout.log("supervisor")
     reading, writing = os.pipe()
-    with open_for_append(layout.log("supervisor")) as log:
+    with open_for_append(log_path) as log:
         log_start = log.tell()
-        daemon = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "app.cluster", json.dumps(plan), str(lock.descriptor), str(writing)),
+        # not asyncio's subprocess: that kills the child when the event loop that started it is closed
+        daemon = subprocess.Popen(  # noqa: ASYNC220  # it does not wait for the child
+            (sys.executable, "-m", "app.cluster", plan.to_json(), str(lock.descriptor), str(writing)),
             cwd=REPOSITORY,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
             stdout=log,
-            stderr=asyncio.subprocess.STDOUT,
+            stderr=subprocess.STDOUT,
             start_new_session=True,
             pass_fds=(lock.descriptor, writing),
         )
@@ -69,21 +76,19 @@ async def start_daemon(plan: dict[str, object], layout: Layout, lock: ClusterLoc
     lock.release()
     try:
         return await heard(_lines_of(reading), listener)
-    except NobodyThereError:
-        log_tail = last_lines(layout.log("supervisor"), 15, start=log_start)
-        raise ControlError("the supervisor died", log_tail) from None
+    except SupervisorLostError:
+        raise ControlError("the supervisor died", last_lines(log_path, 15, start=log_start)) from None
     except (asyncio.CancelledError, ControlError):
-        with contextlib.suppress(ProcessLookupError):
-            daemon.terminate()
-        await daemon.wait()
+        daemon.terminate()
+        await asyncio.to_thread(daemon.wait)
         raise
 
 
 async def stop(layout: Layout, listener: Listener) -> list[str] | None:
-    """End the cluster of a data folder, whatever state its supervisor is in; when this returns, nothing of it runs.
+    """End the cluster of a data folder, whatever state its supervisor is in; then nothing of it runs.
 
-    Returns the names of orphans that had to be ended because their supervisor was gone, or None when nothing ran at all. Raises
-    ControlError if the lock can't be had in the end.
+    Returns the names of orphans that had to be ended because their supervisor was gone, or None when nothing
+    ran at all. Raises ControlError if the lock can't be had in the end.
     """
     found = read_journal(layout.journal) is not None
     lock = ClusterLock.take(layout.lock)
@@ -109,7 +114,9 @@ async def _stop_supervisor(layout: Layout, listener: Listener) -> ClusterLock:
             os.kill(entry.supervisor.pid, signal.SIGCONT)
         lock = await _lock_within(layout, patience_s)
     if lock is None:
-        raise ControlError(f"another process holds {layout.lock}, and it is not a supervisor that can be found")
+        raise ControlError(
+            f"another process holds {layout.lock}, and it is not a supervisor that can be found"
+        )
     return lock
 
 

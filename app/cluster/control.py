@@ -1,12 +1,14 @@
-"""How `./cargoflow scale`, `restart`, `status` and `down` reach the running supervisor: a unix socket that only its owner may use.
+"""How the commands reach the running supervisor: a unix socket that only its owner may use.
 
 One connection is one command. Lines of JSON both ways:
 
     -> {"command": "scale", "replicas": 5}
-    <- {"event": {"subject": "replica-4", "state": "busy", "text": "starting"}}      any number, as they happen
-    <- {"result": {…}}   or   {"error": {"message": "…", "log": ["…"]}}             then the connection closes
+    <- {"heard": true}                                      at once: the supervisor is alive
+    <- {"event": {"subject": "replica-4", "state": "busy", "text": "starting"}}     any number, as they happen
+    <- {"result": {…}}   or   {"error": {"message": "…", "log": ["…"]}}             and it closes
 
-A client that goes away does not end what it has asked for. An `up --detach` hears of its start in the same words, over a pipe.
+A client that goes away does not end what it has asked for. An `up --detach` hears of its start in the same
+words, over a pipe.
 """
 
 import asyncio
@@ -30,7 +32,10 @@ _BACKLOG_BYTES = 256 * 1024
 
 
 class ControlError(Exception):
-    """A command was not carried out. The message is one line; `log` holds the last lines of the log that explains it."""
+    """A command was not carried out.
+
+    The message is one line; `log` holds the last lines of the log that explains it.
+    """
 
     def __init__(self, message: str, log: list[str] | None = None) -> None:
         super().__init__(message)
@@ -38,7 +43,11 @@ class ControlError(Exception):
 
 
 class NobodyThereError(ControlError):
-    """There is no supervisor on the socket, or it stopped answering."""
+    """There is no supervisor on the socket."""
+
+
+class SupervisorLostError(ControlError):
+    """The supervisor heard the command, and then died or fell silent: what has become of it is unknown."""
 
 
 def encode(kind: str, value: object) -> bytes:
@@ -55,8 +64,10 @@ def failure_line(failure: StartFailedError | ControlError) -> bytes:
 class ControlServer:
     """Serves commands until `close`. Every connection is a task of the group it was given."""
 
-    def __init__(self, path: Path, handlers: Mapping[str, Handler], announcer: Announcer, group: asyncio.TaskGroup) -> None:
-        """`handlers` by command; what one returns is the result, and StartFailedError or ControlError are told to the client."""
+    def __init__(
+        self, path: Path, handlers: Mapping[str, Handler], announcer: Announcer, group: asyncio.TaskGroup
+    ) -> None:
+        """`handlers` by command: what one returns, or raises of the failures above, is the answer."""
         self._path = path
         self._handlers = handlers
         self._announcer = announcer
@@ -68,10 +79,15 @@ class ControlServer:
         before = os.umask(0o177)
         try:
             self._server = await asyncio.start_unix_server(
-                lambda reader, writer: self._group.create_task(self._serve(reader, writer), name="control connection"), self._path
+                lambda reader, writer: self._group.create_task(
+                    self._serve(reader, writer), name="control connection"
+                ),
+                self._path,
             )
         except OSError as error:
-            raise StartFailedError("cluster", f"has no control socket: {self._path}: {error.strerror or error}") from None
+            raise StartFailedError(
+                "cluster", f"has no control socket: {self._path}: {error.strerror or error}"
+            ) from None
         finally:
             os.umask(before)
 
@@ -86,6 +102,7 @@ class ControlServer:
             if writer.transport.get_write_buffer_size() < _BACKLOG_BYTES:
                 writer.write(encode("event", event.as_json()))
 
+        writer.write(encode("heard", value=True))
         with contextlib.suppress(OSError, TimeoutError):
             writer.write(await self._carried_out(reader, pass_on))
             async with asyncio.timeout(_REQUEST_TIMEOUT_S):
@@ -98,7 +115,9 @@ class ControlServer:
                 request = json.loads(await reader.readline())
             handler = self._handlers[request["command"]]
         except (ValueError, KeyError, TypeError):
-            return failure_line(ControlError("the supervisor does not know this command; was it started by another version?"))
+            return failure_line(
+                ControlError("the supervisor does not know this command; was it started by another version?")
+            )
         try:
             with self._announcer.heard_by(listener):
                 return encode("result", await handler(request))
@@ -106,17 +125,19 @@ class ControlServer:
             return failure_line(failure)
 
 
-async def ask(path: Path, command: str, *, listener: Listener, silence_s: float, **arguments: object) -> Answer:
+async def ask(
+    path: Path, command: str, *, listener: Listener, silence_s: float, **arguments: object
+) -> Answer:
     """Have the supervisor carry out a command; events are passed on as they come.
 
-    Raises ControlError with what the supervisor says when it could not, and NobodyThereError when there is none or it is silent for
-    `silence_s`.
+    Raises ControlError with what the supervisor says when it could not, NobodyThereError when there is none,
+    SupervisorLostError when it dies meanwhile or is silent for `silence_s`.
     """
     try:
         async with asyncio.timeout(_REQUEST_TIMEOUT_S):
             reader, writer = await asyncio.open_unix_connection(path, limit=_LINE_MAX_BYTES)
     except (OSError, TimeoutError):
-        raise NobodyThereError("no supervisor answers") from None
+        raise NobodyThereError("nothing runs here; './cargoflow up' starts it") from None
     try:
         writer.write(json.dumps({"command": command, **arguments}).encode() + b"\n")
         return await heard(_lines(reader, silence_s), listener)
@@ -125,26 +146,31 @@ async def ask(path: Path, command: str, *, listener: Listener, silence_s: float,
 
 
 async def heard(lines: AsyncIterator[bytes], listener: Listener) -> Answer:
-    """Pass on the events among `lines` and return the result. Raises ControlError for an error, NobodyThereError if they just end."""
+    """Pass on the events among `lines` and return the result.
+
+    Raises ControlError for an error, SupervisorLostError if they just end.
+    """
     async for line in lines:
         message: dict[str, Any] = json.loads(line)
         if "event" in message:
             listener(Event(**message["event"]))
         elif "error" in message:
             raise ControlError(message["error"]["message"], message["error"]["log"])
-        else:
+        elif "result" in message:
             result: Answer = message["result"]
             return result
-    raise NobodyThereError("the supervisor went away")
+    raise SupervisorLostError("the supervisor went away")
 
 
 async def _lines(reader: asyncio.StreamReader, silence_s: float) -> AsyncIterator[bytes]:
+    patience_s = _REQUEST_TIMEOUT_S
     while True:
         try:
-            async with asyncio.timeout(silence_s):
+            async with asyncio.timeout(patience_s):
                 line = await reader.readline()
         except (OSError, TimeoutError):
-            raise NobodyThereError("the supervisor does not answer") from None
+            raise SupervisorLostError("the supervisor does not answer") from None
         if not line:
             return
         yield line
+        patience_s = silence_s

@@ -1,7 +1,7 @@
 """Nginx in front of the replicas: which of them get requests, changed while requests come in.
 
-An ejected replica gets no new request once `eject` has returned: the new configuration is in force, and the Nginx workers of the old one
-have retired. Only then may the replica be told to stop.
+An ejected replica gets no new request once `eject` has returned: the new configuration is in force, and the
+Nginx workers of the old one have retired. Only then may the replica be told to stop.
 """
 
 import asyncio
@@ -39,7 +39,10 @@ class Edge:
         self.process = Process("nginx", self._program, surroundings, when_ready=self._catch_up)
 
     async def admit(self, replica: Process) -> None:
-        """Send requests to a replica that is ready, from the moment this returns at the latest. Repeating it is harmless."""
+        """Send requests to a replica that is ready, from the moment this returns at the latest.
+
+        Repeating it is harmless.
+        """
         self._wanted[replica.name] = f"{LOOPBACK}:{replica.port}"
         await self._apply()
 
@@ -85,7 +88,10 @@ class Edge:
         await self._apply()
 
     async def _apply(self) -> None:
-        """Bring what is wanted into force. While Nginx is starting nothing is done: it will be caught up with when it serves."""
+        """Bring what is wanted into force.
+
+        While Nginx is starting nothing is done: it will be caught up with when it serves.
+        """
         async with self._changing:
             pid, before, upstreams = self.process.pid, self._in_force, tuple(self._wanted.values())
             if pid is None or not self.process.serving or before == upstreams:
@@ -105,19 +111,25 @@ class Edge:
                 await self._gone(old_workers)
 
     async def _taken_over(self, old_workers: list[psutil.Process]) -> None:
-        """Return when the old workers have stopped to accept. Raises StartFailedError if they go on: Nginx has refused the configuration."""
+        """Return when the old workers have stopped to accept.
+
+        Raises StartFailedError if they go on: Nginx has refused the configuration.
+        """
         try:
             async with asyncio.timeout(_TAKEOVER_TIMEOUT_S):
-                while any(_accepts(worker) for worker in old_workers):
+                while any(_accepts(worker) for worker in old_workers):  # noqa: ASYNC110  # they tell nobody
                     await asyncio.sleep(_POLL_S)
         except TimeoutError:
             raise StartFailedError("nginx", "did not take over its new configuration") from None
 
     async def _gone(self, old_workers: list[psutil.Process]) -> None:
-        """Return when the old workers have gone, or are so late that they must be busy with long-lived streams, which choose no replica."""
+        """Return when the old workers have gone, or 3 s are over: then long-lived streams hold them.
+
+        Until they go they answer what comes in on connections they still have (`keepalive_min_timeout`).
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LINGER_S):
-                while any(_lives(worker) for worker in old_workers):
+                while any(_lives(worker) for worker in old_workers):  # noqa: ASYNC110  # they tell nobody
                     await asyncio.sleep(_POLL_S)
 
 
@@ -129,7 +141,7 @@ def _lives(worker: psutil.Process) -> bool:
 
 
 def _accepts(worker: psutil.Process) -> bool:
-    """Nginx writes into a worker's title that it is shutting down once it has closed its listening sockets."""
+    """Say whether it takes new connections; one that has closed its sockets says so in its title."""
     try:
         return _lives(worker) and "shutting down" not in " ".join(worker.cmdline())
     except psutil.NoSuchProcess:

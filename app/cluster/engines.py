@@ -1,7 +1,8 @@
-"""The two stores of the local cluster: engines that come as Python wheels, or running ones named by MONGODB_URI and REDIS_URL.
+"""The two stores of the local cluster: engines out of Python wheels, or what MONGODB_URI and REDIS_URL name.
 
-What each guarantees when it is killed (`kill -9`) and started again on its folder, measured: SecantusDB loses no acknowledged write with
-`--sync-on-commit` (without it, the last few dozen), Valkey at most the last second (`appendfsync everysec`).
+What each guarantees when it is killed (`kill -9`) and started again on its folder, measured: SecantusDB loses
+no acknowledged write with `--sync-on-commit` (without it, the last few dozen), Valkey at most the last second
+(`appendfsync everysec`).
 """
 
 import importlib.util
@@ -44,11 +45,13 @@ class ExternalStores:
         ):
             failure = await failure_of(url) if url else None
             if failure:
-                raise StartFailedError(name, f"named by {variable} ({without_password(url)}) does not answer: {failure}")
+                raise StartFailedError(
+                    name, f"named by {variable} ({without_password(url)}) does not answer: {failure}"
+                )
 
 
 def mongo_uri(port: int) -> str:
-    """Return the URI of the cluster's own MongoDB-compatible engine, which serves one-node replica set `secantus`.
+    """Return the URI of the cluster's own MongoDB-compatible engine, the one node of replica set `secantus`.
 
     Retryable writes would cost this engine 20 ms each.
     """
@@ -61,9 +64,15 @@ def redis_url(port: int) -> str:
 
 
 def mongo_program(layout: Layout, port: int) -> Program:
-    """Return SecantusDB on the cluster's storage folder. Raises StartFailedError where its wheel is missing."""
+    """Return SecantusDB on the cluster's storage folder.
+
+    Raises StartFailedError where its wheel is missing.
+    """
     if importlib.util.find_spec("secantus") is None:
-        raise StartFailedError("mongo", "can't be started: the package secantusdb is not installed; set MONGODB_URI to a running MongoDB")
+        raise StartFailedError(
+            "mongo",
+            "can't be started: the package secantusdb is not installed; set MONGODB_URI to a running MongoDB",
+        )
 
     async def answers(_: Child) -> bool:
         return await mongo_failure(mongo_uri(port)) is None
@@ -87,11 +96,16 @@ def mongo_program(layout: Layout, port: int) -> Program:
 
 
 def redis_program(layout: Layout, port: int) -> Program:
-    """Return Valkey on the cluster's folder. Raises StartFailedError where there is none for this platform."""
+    """Return Valkey on the cluster's folder.
+
+    Raises StartFailedError where there is none for this platform.
+    """
     try:
         binary = get_binary_path()
     except ValkeyBinaryNotFoundError as error:
-        raise StartFailedError("redis", f"can't be started: {error} Set REDIS_URL to a running Redis.") from None
+        raise StartFailedError(
+            "redis", f"can't be started: {error} Set REDIS_URL to a running Redis."
+        ) from None
 
     async def answers(_: Child) -> bool:
         return await redis_failure(redis_url(port)) is None
@@ -112,4 +126,8 @@ def redis_program(layout: Layout, port: int) -> Program:
 
 def engine_environment() -> dict[str, str]:
     """Return what an engine needs; the settings and secrets of the application are none of its business."""
-    return {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG", "TMPDIR", "TZ", "LD_LIBRARY_PATH"}}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in {"PATH", "HOME", "LANG", "TMPDIR", "TZ", "LD_LIBRARY_PATH"}
+    }

@@ -1,7 +1,7 @@
 """What the supervisor says while it works, and who hears it.
 
-An event is one line for a person: about whom, how far, and what. The supervisor's log gets every one; the terminal of a foreground
-`up` and whoever waits on the control socket get those said while they listen.
+An event is one line for a person: about whom, how far, and what. The supervisor's log gets every one; the
+terminal of a foreground `up` and whoever waits on the control socket get those said while they listen.
 """
 
 import contextlib
@@ -14,7 +14,10 @@ from app.cluster.log_files import open_for_append
 from app.core.clock import Clock
 
 State: TypeAlias = Literal["busy", "done", "note", "fail"]
-"""`busy`: under way, a `done` or `fail` of the same subject follows. `note`: worth knowing, nothing follows."""
+"""`busy`:
+
+under way, a `done` or `fail` of the same subject follows. `note`: worth knowing, nothing follows.
+"""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,10 @@ Listener: TypeAlias = Callable[[Event], None]
 
 
 class Announcer:
-    """Passes every event on to the supervisor's log and to all who listen. A listener must not block and must not raise."""
+    """Passes every event on to the supervisor's log and to all who listen.
+
+    A listener must not block and must not raise.
+    """
 
     def __init__(self, log: Path, clock: Clock) -> None:
         self._log = open_for_append(log)

@@ -1,7 +1,8 @@
 """Which process is meant by a pid that was written down earlier.
 
-A pid alone may belong to somebody else by now. With the moment it started it is unambiguous: on Linux in clock ticks since boot, next to
-the boot's id, so that neither a changed clock nor a reboot can mislead; elsewhere as psutil tells it.
+A pid alone may belong to somebody else by now. With the moment it started it is unambiguous: on Linux in
+clock ticks since boot, next to the boot's id, so that neither a changed clock nor a reboot can mislead;
+elsewhere as psutil tells it.
 """
 
 import os
@@ -12,7 +13,7 @@ import psutil
 
 
 def identity_of(pid: int) -> str | None:
-    """Return what tells this process from any other that had or will have its pid; None if it does not run (any more)."""
+    """Return what tells this process from any other that has had its pid; None if it does not run."""
     if sys.platform == "linux":
         try:
             stat = Path(f"/proc/{pid}/stat").read_text()
@@ -30,11 +31,21 @@ def identity_of(pid: int) -> str | None:
 
 
 def left_in_group(leader: int, cwd: Path) -> list[psutil.Process]:
-    """Return what lives on in the process group of a leader that is gone: those of its members that work in `cwd`, as it did."""
-    members = []
+    """Return what lives on in the process group of a leader that is gone, and works in `cwd` as it did.
+
+    None while any process has the leader's pid: it is the leader itself, or a stranger with a group of its
+    own.
+    """
+    members: list[psutil.Process] = []
+    if identity_of(leader) is not None:
+        return members
     for process in psutil.process_iter():
         try:
-            if os.getpgid(process.pid) == leader and process.cwd() == str(cwd) and process.status() != psutil.STATUS_ZOMBIE:
+            if (
+                os.getpgid(process.pid) == leader
+                and process.cwd() == str(cwd)
+                and process.status() != psutil.STATUS_ZOMBIE
+            ):
                 members.append(process)
         except (psutil.Error, ProcessLookupError):
             continue

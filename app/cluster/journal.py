@@ -1,8 +1,9 @@
 """What a supervisor has started, written down so that it can be ended even if the supervisor was killed.
 
-The file names the supervisor, its control socket and every child with its pid and identity. It is replaced as a whole at each change
-and removed after an orderly stop. One that is there while nobody holds the cluster's lock lists orphans, which `end_orphans` ends.
-A child that was started but not yet written down is covered on Linux by its tether (`tether.py`).
+The file names the supervisor, its control socket and every child with its pid and identity. It is replaced as
+a whole at each change and removed after an orderly stop. One that is there while nobody holds the cluster's
+lock lists orphans, which `end_orphans` ends. A child that was started but not yet written down is covered on
+Linux by its tether (`tether.py`).
 """
 
 import asyncio
@@ -102,19 +103,20 @@ class Journal:
 
 
 async def end_orphans(path: Path) -> list[str]:
-    """End what a dead supervisor left behind and remove its journal; return the names of what had to be ended.
+    """End what a dead supervisor left behind and remove its journal; return the names of what was ended.
 
-    Only for the holder of the cluster's lock. Stores go last. Each wave is asked (SIGTERM) and after 10 s made (SIGKILL) to end; when
-    this returns, none of them runs. A process that merely has a recorded pid is left alone.
+    Only for the holder of the cluster's lock. Stores go last. Each wave is asked (SIGTERM) and after 10 s
+    made (SIGKILL) to end; when this returns, none of them runs. A process that merely has a recorded pid is
+    left alone.
     """
     entry = read_journal(path)
     if entry is None:
-        path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)  # noqa: ASYNC240  # a small local file
         return []
     ended: list[str] = []
     for stores in (False, True):
         ended += await _end([process for process in entry.processes if (process.name in STORES) == stores])
-    path.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)  # noqa: ASYNC240  # a small local file
     return ended
 
 
@@ -141,5 +143,5 @@ async def _end(processes: list[ProcessEntry]) -> list[str]:
 async def _gone(processes: list[ProcessEntry], timeout_s: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
-            while any(process.alive for process in processes):
+            while any(process.alive for process in processes):  # noqa: ASYNC110  # not our children
                 await asyncio.sleep(_POLL_S)

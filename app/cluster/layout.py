@@ -31,8 +31,8 @@ class Layout:
 
     @classmethod
     def at(cls, data: Path | None) -> "Layout":
-        """Return the layout of `data`, taken from the caller's working directory; without one, of `.data` in the repository."""
-        return cls(Path(os.path.abspath(data)) if data else REPOSITORY / ".data")  # noqa: PTH100  # resolve() would follow links
+        """Return the layout of `data`, or of `.data` in the repository, wherever the caller works."""
+        return cls(data.absolute() if data else REPOSITORY / ".data")
 
     @property
     def mongo(self) -> Path:
@@ -71,7 +71,7 @@ class Layout:
 
     @property
     def control_socket(self) -> Path:
-        """The control socket; in the temporary folder, under a hashed name, when the data folder's path is too long for one."""
+        """The control socket: in the temporary folder, by a hashed name, where the usual path is too long."""
         path = self.run / "control.sock"
         if len(os.fsencode(path)) <= _SOCKET_PATH_MAX_BYTES:
             return path
@@ -84,11 +84,19 @@ class Layout:
 
     def prepare(self) -> None:
         """Make the folders, readable by their owner only. Raises OSError where that can't be."""
-        for folder in (self.data, self.mongo, self.redis, self.nginx, self.logs, self.run, self.data / "secrets"):
+        for folder in (
+            self.data,
+            self.mongo,
+            self.redis,
+            self.nginx,
+            self.logs,
+            self.run,
+            self.data / "secrets",
+        ):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def secret(self, name: str) -> str:
-        """Return the cluster's own secret of that name, made at the first call and kept (0600) from then on."""
+        """Return the cluster's own secret of that name, made at the first call and kept (0600)."""
         path = self.data / "secrets" / name
         if not path.exists():
             fresh = path.with_suffix(".new")

@@ -1,8 +1,8 @@
 """The lock that makes a data folder's supervisor the only one.
 
-It is an advisory `flock` on an open file: the kernel frees it when the last process that has the file open is gone, however that
-process died. So "locked" means "a supervisor lives", with no stale state to clean up. The lock can be handed to a child process by its
-file descriptor; nobody else can slip in between.
+It is an advisory `flock` on an open file: the kernel frees it when the last process that has the file open is
+gone, however that process died. So "locked" means "a supervisor lives", with no stale state to clean up. The
+lock can be handed to a child process by its file descriptor; nobody else can slip in between.
 """
 
 import fcntl
@@ -12,11 +12,14 @@ from typing import Self
 
 
 class ClusterLock:
-    """A held lock. `release()` frees it, unless another process has been handed the same descriptor and still lives."""
+    """A held lock.
+
+    `release()` frees it, unless another process has been handed the same descriptor and still lives.
+    """
 
     def __init__(self, descriptor: int) -> None:
-        """Take over a descriptor that is locked already (see `take`); the children of this process don't inherit it."""
-        os.set_inheritable(descriptor, False)
+        """Take over a locked descriptor (see `take`); children of this process don't inherit it."""
+        os.set_inheritable(descriptor, False)  # noqa: FBT003  # positional only
         self.descriptor = descriptor
 
     @classmethod

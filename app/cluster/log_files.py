@@ -8,7 +8,7 @@ _TAIL_BYTES = 64 * 1024
 
 
 def open_for_append(path: Path) -> FileIO:
-    """Open a log unbuffered; one that has grown above 10 MB becomes `NAME.log.1` first, replacing the one before."""
+    """Open a log unbuffered; one above 10 MB becomes `NAME.log.1` first, replacing the one before."""
     if path.exists() and path.stat().st_size > _ROTATE_ABOVE_BYTES:
         path.replace(path.with_name(path.name + ".1"))
     return path.open("ab", buffering=0)
@@ -23,4 +23,4 @@ def last_lines(path: Path, count: int, *, start: int = 0) -> list[str]:
             text = log.read().decode(errors="replace")
     except FileNotFoundError:
         return []
-    return text.splitlines()[-count:]
+    return text.splitlines()[-count:] if count else []

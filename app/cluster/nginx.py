@@ -177,8 +177,8 @@ def _path(path: Path) -> str:
 
 
 def _user_line() -> str:
-    # Workers started by root stay root: the data folder may lie where nobody else can go. Anybody else gets no such
-    # line, since Nginx would warn of it.
+    # Workers started by root stay root: the data folder may lie where nobody else can go. For others the line
+    # is left out, since Nginx would warn of it.
     return f"user root {grp.getgrgid(0).gr_name};" if os.geteuid() == 0 else ""
 
 

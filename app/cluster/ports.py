@@ -1,7 +1,8 @@
 """Loopback ports for the processes behind Nginx.
 
-They come from below the kernel's ephemeral range (32768 and up on Linux, 49152 on macOS): a port from that range could be taken by any
-outgoing connection while its process is being restarted, and could then not be bound again.
+They come from below the kernel's ephemeral range (32768 and up on Linux, 49152 on macOS): a port from that
+range could be taken by any outgoing connection while its process is being restarted, and could then not be
+bound again.
 """
 
 import secrets
@@ -29,7 +30,10 @@ def is_free(port: int, host: str = LOOPBACK) -> bool:
 
 
 class Ports:
-    """Hands out ports, none of them twice. Another program may still take one before it is bound: then ask for another."""
+    """Hands out ports, none of them twice.
+
+    Another program may still take one before it is bound: then ask for another.
+    """
 
     def __init__(self) -> None:
         self._given: set[int] = set()

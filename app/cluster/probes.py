@@ -1,4 +1,7 @@
-"""Asking a process whether it serves. Every question has a deadline; what does not answer is simply not ready."""
+"""Asking a process whether it serves.
+
+Every question has a deadline; what does not answer is simply not ready.
+"""
 
 import asyncio
 from http import HTTPStatus
@@ -15,7 +18,9 @@ _TIMEOUT_S = 2.0
 
 async def http_status(port: int, path: str, *, timeout_s: float = _TIMEOUT_S) -> int | None:
     """GET a path on loopback and return the status; None if nobody answers HTTP in time."""
-    request = f"GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nUser-Agent: cargoflow\r\nConnection: close\r\n\r\n"
+    request = (
+        f"GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nUser-Agent: cargoflow\r\nConnection: close\r\n\r\n"
+    )
     try:
         async with asyncio.timeout(timeout_s):
             reader, writer = await asyncio.open_connection(LOOPBACK, port)
@@ -40,7 +45,10 @@ async def mongo_failure(uri: str) -> str | None:
         async with asyncio.timeout(2 * _TIMEOUT_S):
             timeout_ms = round(_TIMEOUT_S * 1000)
             client: AsyncMongoClient[dict[str, object]] = AsyncMongoClient(
-                uri, serverSelectionTimeoutMS=timeout_ms, connectTimeoutMS=timeout_ms, socketTimeoutMS=timeout_ms
+                uri,
+                serverSelectionTimeoutMS=timeout_ms,
+                connectTimeoutMS=timeout_ms,
+                socketTimeoutMS=timeout_ms,
             )
             async with client:
                 await client.admin.command("ping")
@@ -54,7 +62,9 @@ async def mongo_failure(uri: str) -> str | None:
 async def redis_failure(url: str) -> str | None:
     """Ping the Redis the URL names; return None if it answers, else why not, without the URL's password."""
     try:
-        async with redis.asyncio.from_url(url, socket_connect_timeout=_TIMEOUT_S, socket_timeout=_TIMEOUT_S) as client:
+        async with redis.asyncio.from_url(
+            url, socket_connect_timeout=_TIMEOUT_S, socket_timeout=_TIMEOUT_S
+        ) as client:
             await client.ping()
     except (redis.exceptions.RedisError, OSError, ValueError) as error:
         return str(error) or type(error).__name__

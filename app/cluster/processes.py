@@ -1,7 +1,7 @@
 """One supervised process: started, watched, started again when it dies, ended in a bounded time.
 
-A process's whole life is one task, `_live`; nobody else spawns or forgets a child, so starts and stops can't cross. The others ask:
-`begin`, `wait_ready`, `stop`.
+A process's whole life is one task, `_live`; nobody else spawns or forgets a child, so starts and stops can't
+cross. The others ask: `begin`, `wait_ready`, `stop`.
 
     begin ──> starting ──ready──> serving ──dies──> waiting 0.5, 1, 2 … 10 s ──> starting …
                  └──dies──> waiting …                    (0.5 s again after 10 s alive)
@@ -70,10 +70,10 @@ class Process:
         keeps_port: bool = False,
         when_ready: Hook = _nothing,
     ) -> None:
-        """`port` is where it listens, and may be changed when another program takes it (0: nowhere, or not ours to choose).
+        """`port` is where it listens, changed when another program takes it; 0: nowhere, or not its choice.
 
-        With `keeps_port` it is not changed any more once it has served there: others were told. `when_ready` is awaited each time it has
-        come to serve.
+        With `keeps_port` it is not changed any more once it has served there: others were told. `when_ready`
+        is awaited each time it has come to serve.
         """
         self.name = name
         self.port = port
@@ -100,7 +100,7 @@ class Process:
         self._life = self._around.group.create_task(self._live(), name=f"process {self.name}")
 
     async def wait_ready(self) -> None:
-        """Return once it serves. Raises StartFailedError if its first child dies before that, or the time for it is over.
+        """Return once it serves. Raises StartFailedError if its first child dies before, or 60 s are over.
 
         Either way it goes on being started until somebody calls `stop`.
         """
@@ -117,7 +117,9 @@ class Process:
             self._say("busy", "stopping")
             await self._child.end()
         if self._life:
-            await asyncio.wait({self._life})  # unlike `await self._life`, this may be cancelled without cancelling the life
+            await asyncio.wait(
+                {self._life}
+            )  # unlike `await self._life`, this may be cancelled without cancelling the life
             self._life = None
             self._say("done", "stopped")
 

@@ -1,7 +1,8 @@
 """The supervisor: one process a cluster, which starts everything, keeps it running and ends it.
 
-It is the foreground process of `./cargoflow up`, or a daemon in a session of its own with `--detach`. While it lives it holds the
-cluster's lock (`lock.py`). It ends everything and then itself on SIGINT, SIGTERM, SIGHUP or `down`.
+It is the foreground process of `./cargoflow up`, or a daemon in a session of its own with `--detach`. While
+it lives it holds the cluster's lock (`lock.py`). It ends everything and then itself on SIGINT, SIGTERM,
+SIGHUP or `down`.
 """
 
 import asyncio
@@ -10,10 +11,11 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from app.cluster.cluster import Cluster, Plan
+from app.cluster.cluster import Cluster
 from app.cluster.control import Answer, ControlError, ControlServer
 from app.cluster.events import Announcer
 from app.cluster.journal import Journal, end_orphans
+from app.cluster.plan import Plan
 from app.cluster.ports import Ports
 from app.cluster.processes import StartFailedError, Surroundings
 from app.core.clock import Clock
@@ -36,15 +38,17 @@ class Supervisor:
     async def run(self, on_up: Callable[[Answer], None]) -> None:
         """Start the cluster, keep it, and return when it was told to stop and nothing of it is left.
 
-        `on_up` is called with the status once `/ready` is green through Nginx. Raises StartFailedError, also only when nothing is left, if
-        it did not get there; being told to stop before is no failure.
+        `on_up` is called with the status once `/ready` is green through Nginx. Raises StartFailedError, also
+        only when nothing is left, if it did not get there; being told to stop before is no failure.
         """
         layout = self._plan.layout
         for name in await end_orphans(layout.journal):
             self._announcer.say(name, "note", "was left over by a supervisor that was killed; ended it")
         journal = Journal(layout.journal, control=layout.control_socket, url=self._plan.url)
         async with asyncio.TaskGroup() as group:
-            cluster = Cluster(self._plan, self._given, Surroundings(journal, self._announcer, Ports(), self._clock, group))
+            cluster = Cluster(
+                self._plan, self._given, Surroundings(journal, self._announcer, Ports(), self._clock, group)
+            )
             control = ControlServer(layout.control_socket, self._commands(cluster), self._announcer, group)
             with self._signals(cluster):
                 try:
@@ -133,18 +137,20 @@ class Supervisor:
 
     @contextlib.contextmanager
     def _signals(self, cluster: Cluster) -> Iterator[None]:
-        """Stop at the first signal; at the second, kill what is still draining."""
+        """Stop at the first signal; at the next Ctrl-C, kill what is still draining."""
 
         def heard(number: signal.Signals) -> None:
-            if self._stop_asked.is_set():
-                self._announcer.say("cluster", "note", f"{number.name} again: killing what is left")
+            if not self._stop_asked.is_set():
+                self._announcer.say("cluster", "note", f"{number.name}: stopping")
+                self._stop_asked.set()
+            elif number == signal.SIGINT:
+                self._announcer.say("cluster", "note", "SIGINT again: killing what is left")
                 cluster.kill()
-                return
-            self._announcer.say("cluster", "note", f"{number.name}: stopping")
-            self._stop_asked.set()
 
         loop = asyncio.get_running_loop()
-        watched = [number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if not _is_nohup(number)]
+        watched = [
+            number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if not _is_nohup(number)
+        ]
         for number in watched:
             loop.add_signal_handler(number, heard, number)
         try:

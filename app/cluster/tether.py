@@ -1,7 +1,8 @@
-"""Become another program that dies with its parent. Run as a script: `tether.py PARENT_PID SIGNAL PROGRAM ARGS...`.
+"""Become another program that dies with its parent: `tether.py PARENT_PID SIGNAL PROGRAM ARGS...`.
 
-Linux only. The kernel sends SIGNAL to the program when the supervisor is gone, however it went; the setting survives `exec`. Done by a
-script rather than by `preexec_fn`, which runs Python between fork and exec and is not safe in a process that has threads.
+Linux only. The kernel sends SIGNAL to the program when the supervisor is gone, however it went; the setting
+survives `exec`. Done by a script rather than by `preexec_fn`, which runs Python between fork and exec and is
+not safe in a process that has threads.
 """
 
 import ctypes
@@ -18,7 +19,7 @@ def main(arguments: list[str]) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) was refused")
     if os.getppid() != parent_pid:  # it died before the setting was made
         sys.exit(1)
-    os.execv(program[0], program)
+    os.execv(program[0], program)  # noqa: S606  # no shell wanted
 
 
 if __name__ == "__main__":

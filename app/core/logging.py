@@ -42,6 +42,7 @@ _SECRET_TEXT: Final = re.compile(
     rb"|\bkey_[1-9A-HJ-NP-Za-km-z]{22}\.[\w-]+"  # an API key with its secret
     rb"|(?<=://)[^/@\s\"]*:[^/@\s\"]*(?=@)"  # user and password of a URI
 )
+_DUMP_OPTIONS: Final = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
 _REDACTED: Final = "[redacted]"
 
 ContextFields = Callable[[], Mapping[str, str]]
@@ -89,12 +90,13 @@ class LogSink:
         dropped, self._dropped = self._dropped, 0
         lines = [self._lines.popleft() for _ in range(len(self._lines))]
         if dropped:
-            lines.append(
-                orjson.dumps(
-                    {"ts": _now(), "level": "WARNING", "message": "log_lines_dropped", "lines": dropped}
-                )
-                + b"\n"
-            )
+            lost = {
+                "ts": datetime.now(UTC),
+                "level": "WARNING",
+                "message": "log_lines_dropped",
+                "lines": dropped,
+            }
+            lines.append(orjson.dumps(lost, option=_DUMP_OPTIONS) + b"\n")
         rest = memoryview(b"".join(lines))
         try:
             while rest:
@@ -115,7 +117,7 @@ class JsonFormatter(logging.Formatter):
     def render(self, record: logging.LogRecord) -> bytes:
         """Return the line without its newline."""
         line: dict[str, Any] = {
-            "ts": _timestamp(record.created),
+            "ts": datetime.fromtimestamp(record.created, UTC),
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
@@ -197,18 +199,10 @@ def redact(text: bytes) -> bytes:
 
 def _dump(line: dict[str, Any]) -> bytes:
     try:
-        return orjson.dumps(line, default=_readable, option=orjson.OPT_NON_STR_KEYS)
+        return orjson.dumps(line, default=_readable, option=_DUMP_OPTIONS)
     except orjson.JSONEncodeError:
         return orjson.dumps({name: _readable(value) for name, value in line.items()})
 
 
 def _readable(value: object) -> str:
     return str(value)[:_VALUE_MAX_CHARACTERS].encode(errors="replace").decode()
-
-
-def _timestamp(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

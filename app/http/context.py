@@ -13,14 +13,22 @@ from starlette.types import Scope
 
 SCOPE_KEY: Final = "cargoflow.context"
 RESPONSE_HEADERS_KEY: Final = "cargoflow.headers"
-"""Where a dependency leaves headers, as a list of byte pairs, that the response must carry even if it is a problem."""
+"""Where a dependency leaves headers (a list of byte pairs) that the response carries, a problem included."""
 UNMATCHED: Final = "unmatched"
 
 
 class RequestContext:
-    """One request. `template` is UNMATCHED until a route is found, ids are empty until admission knows them."""
+    """One request. `template` is UNMATCHED until a route is found, ids are empty until admission knows."""
 
-    __slots__ = ("client_ip", "request_id", "response_started", "template", "tenant_id", "user_id")
+    __slots__ = (
+        "client_gone",
+        "client_ip",
+        "request_id",
+        "response_started",
+        "template",
+        "tenant_id",
+        "user_id",
+    )
 
     def __init__(self, request_id: str, client_ip: str) -> None:
         """Both are known before anything else happens."""
@@ -30,6 +38,7 @@ class RequestContext:
         self.user_id = ""
         self.tenant_id = ""
         self.response_started = False
+        self.client_gone = False
 
 
 current: Final[ContextVar[RequestContext | None]] = ContextVar("cargoflow_request", default=None)

@@ -5,8 +5,8 @@ Guarantees
   drops the copy *before* it commits (`writing`), and nobody can fill one in while a barrier stands.
 - A reader that missed may fill only with the lease it got when it missed; any write in between takes the
   lease away. So a slow reader can't put an old document back.
-- A writer fills the copy itself only if it was alone. Two at once: nobody fills, the next reader does. No
-  version has to be compared.
+- A writer fills the copy itself (or buries it) only if it was alone. Two at once: nobody does, the next
+  reader will. No version has to be compared.
 - A deletion leaves a tombstone, so that a deleted document is known to be gone without asking MongoDB, and
   none of this can resurrect one: a copy is only ever made of what MongoDB returned under a lease or barrier.
 - A writer that is killed leaves a barrier behind, which expires after HOT_WRITER_TTL_MS; until then reads go
@@ -14,8 +14,10 @@ Guarantees
 - After an outage of Redis no copy from before is believed: a copy carries the *generation*, a key that lives
   GENERATION_LEASE_MS and is renewed by every replica several times in that time. If Redis was away so long
   that a writer gave up on raising its barrier (`redis_timeout_s` is longer than the lease), then the lease is
-  over too, and the first replica to return starts a new generation. A replica whose own link was broken while
-  it wrote starts a new one itself when it is back.
+  over too, and the first replica to return starts a new generation. So does the first beat that meets another
+  server process than before: a restarted Redis may have lost the last barriers. A replica whose own link was
+  broken while it wrote starts a new one itself when it is back. Leases and barriers are good for filling only
+  in the generation that gave them: a fill that was stuck in a frozen Redis fills nothing when it thaws.
 
 Does not guarantee: that a write which was never acknowledged (its replica was paused for more than
 HOT_WRITER_TTL_MS, woke, wrote and was killed before the answer) is visible at once; copies made in the pause
@@ -25,6 +27,9 @@ next beat.
 
 When Redis is gone: `read` misses, `writing` goes on without a barrier and remembers to start a new
 generation. When MongoDB is gone: hits go on for as long as copies live.
+
+A reader that only moved a date on, such as an extended session's, needs no barrier: `swap` replaces the copy
+if it is still the one that was read.
 
 Keys: `keys.hot_copy`, `keys.hot_guard`, `keys.GENERATION`. Every operation is one script, O(writers of that
 document). Leases on a miss: R. Nishtala et al., "Scaling Memcache at Facebook", NSDI 2013, section 3.2.1.
@@ -56,8 +61,8 @@ class HotCopy:
     """What is kept of a document. `body` is sent to clients as it is; `head` is for us; the rest is read by
     the edge's script.
 
-    `life_ms`: how long the document still lives, which bounds the copy. `touch_in_ms`: after how long one
-    reader is told to extend it (0: never).
+    `head` must differ between any two states of the document. `life_ms`: how long the document still lives,
+    which bounds the copy. `touch_in_ms`: after how long one reader is told to extend it (0: never).
     """
 
     head: bytes
@@ -124,19 +129,21 @@ class HotCopies:
         """The first beat makes copies believable; until then every read misses."""
         self._redis = redis
         self._metrics = metrics
-        self._owes_generation = False
+        self._generations_owed = 0
         self._uncounted: Counter[str] = Counter()
 
-    async def read(self, name: str) -> HotRead:
+    async def read(self, name: str, *, claim: bool = True) -> HotRead:
         """Return the copy of `name`, a tombstone, or a miss, perhaps with a lease to fill. Never raises for
         Redis.
+
+        `claim`: whether this reader would extend the document if told to.
         """
         nonce = secrets.token_hex(8)
         try:
             reply = await self._redis.run(
                 hot_lua.READ_ONE,
                 (keys.GENERATION, keys.hot_copy(name), keys.hot_guard(name)),
-                (nonce, *hot_lua.TTLS),
+                (nonce, keys.HOT_LEASE_TTL_MS, keys.HOT_TOUCH_CLAIM_MS if claim else 0),
             )
         except StoreUnavailableError:
             self.count(name, "bypass")
@@ -154,6 +161,18 @@ class HotCopies:
     async def bury(self, name: str, lease: str) -> None:
         """Record after a miss that MongoDB has no such document; as `fill`."""
         await self._settle_read(name, lease, "bury", HotCopy(head=b""))
+
+    async def swap(self, name: str, seen: HotRead, copy: HotCopy) -> None:
+        """Replace the copy if it still has the head that was `seen`, or do nothing. Never raises for Redis.
+
+        For a reader that moved a date on and knows that nothing else changed. Not for writers: until the swap
+        others read the copy from before.
+        """
+        names = (keys.GENERATION, keys.hot_copy(name))
+        try:
+            await self._redis.run(hot_lua.SWAP, names, (seen.head, *copy.arguments()))
+        except StoreUnavailableError:
+            _log.info("hot_swap_skipped", extra={"copy": name.partition(":")[0]})
 
     async def _settle_read(self, name: str, lease: str, mode: str, copy: HotCopy) -> None:
         if not lease:
@@ -176,28 +195,25 @@ class HotCopies:
         names = (keys.GENERATION, keys.hot_copy(name), keys.hot_guard(name))
         protected = True
         try:
-            write = HotWrite(
-                HotRead.from_reply(await self._redis.run(hot_lua.BEGIN, names, (nonce, *hot_lua.TTLS)), "")
-            )
+            reply = await self._redis.run(hot_lua.BEGIN, names, (nonce, keys.HOT_WRITER_TTL_MS))
+            write = HotWrite(HotRead.from_reply(reply, ""))
         except StoreUnavailableError:
             protected, write = False, HotWrite(MISS)
         try:
             yield write
-        except StoreUnavailableError:
+        except BaseException as error:
+            if isinstance(error, CargoFlowError) and not isinstance(error, StoreUnavailableError):
+                await self._settle_write(names, nonce, HotWrite(MISS))
+            elif not protected:
+                self._generations_owed += 1
             raise
-        except CargoFlowError:
-            await self._settle_write(names, nonce, HotWrite(MISS), protected=protected)
-            raise
-        await self._settle_write(names, nonce, write, protected=protected)
+        await self._settle_write(names, nonce, write if protected else HotWrite(MISS))
 
-    async def _settle_write(
-        self, names: tuple[str, str, str], nonce: str, write: HotWrite, *, protected: bool
-    ) -> None:
-        mode = write.mode if protected else "drop"
+    async def _settle_write(self, names: tuple[str, str, str], nonce: str, write: HotWrite) -> None:
         try:
-            await self._redis.run(hot_lua.SETTLE, names, (nonce, mode, *write.copy.arguments()))
+            await self._redis.run(hot_lua.SETTLE, names, (nonce, write.mode, *write.copy.arguments()))
         except StoreUnavailableError:
-            self._owes_generation = self._owes_generation or not protected
+            self._generations_owed += 1
 
     def count(self, name: str, outcome: str) -> None:
         """Count a read for metrics and `/cache-stats`; `name` begins with the kind of document."""
@@ -215,16 +231,16 @@ class HotCopies:
         """Beat once. Never raises for Redis."""
         counted, self._uncounted = self._uncounted, Counter()
         increments = [part for field, amount in counted.items() for part in (field, amount)]
-        force = int(self._owes_generation)
+        owed = self._generations_owed
         reply = await self._redis.probe(
             hot_lua.BEAT,
             (keys.GENERATION, keys.CACHE_STATS),
-            (secrets.token_hex(8), keys.GENERATION_LEASE_MS, force, *increments),
+            (secrets.token_hex(8), keys.GENERATION_LEASE_MS, int(owed > 0), *increments),
         )
         if reply is None:
             self._uncounted.update(counted)
-        elif force:
-            self._owes_generation = False
+        else:
+            self._generations_owed -= owed
 
     async def stats(self) -> dict[str, dict[str, int]]:
         """Return reads by kind and outcome over the whole cluster since Redis was last emptied, a beat

@@ -11,14 +11,20 @@ from dataclasses import dataclass
 
 from app.core.clock import Clock, SystemClock
 from app.core.metrics import Metrics
+from app.core.passwords import Passwords
 from app.core.settings import Settings, Tier
 from app.core.tokens import AccessTokens
+from app.state.accounts import Accounts
+from app.state.api_keys import ApiKeys
 from app.state.hot import HotCopies
+from app.state.logins import Logins
 from app.state.mongo import MongoStore
 from app.state.principals import Principals
 from app.state.rate_limits import Rate, RateLimits, parse_rate
 from app.state.redis import RedisStore
+from app.state.sessions import Sessions
 from app.state.store_clock import StoreClock
+from app.state.tenants import Tenants
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,12 @@ class StateKit:
     limits: RateLimits
     tokens: AccessTokens
     principals: Principals
+    passwords: Passwords
+    tenants: Tenants
+    accounts: Accounts
+    logins: Logins
+    api_keys: ApiKeys
+    sessions: Sessions
 
 
 def tier_rates(settings: Settings) -> Mapping[Tier, Rate]:
@@ -60,6 +72,7 @@ async def open_kit(
     principals = Principals(
         redis=redis, mongo=mongo, hot=hot, limits=limits, clock=clock, tiers=tier_rates(settings)
     )
+    passwords = Passwords()
     kit = StateKit(
         settings=settings,
         metrics=metrics,
@@ -70,6 +83,12 @@ async def open_kit(
         limits=limits,
         tokens=AccessTokens(settings, clock),
         principals=principals,
+        passwords=passwords,
+        tenants=Tenants(mongo=mongo, clock=clock),
+        accounts=Accounts(mongo=mongo, hot=hot, clock=clock),
+        logins=Logins(mongo=mongo, hot=hot, clock=clock, settings=settings),
+        api_keys=ApiKeys(mongo=mongo, hot=hot, clock=clock),
+        sessions=Sessions(mongo=mongo, hot=hot, clock=clock),
     )
     try:
         async with asyncio.TaskGroup() as probes:
@@ -80,5 +99,6 @@ async def open_kit(
                 for task in tasks:
                     task.cancel()
     finally:
+        passwords.close()
         mongo.close()
         await redis.close()

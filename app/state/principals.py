@@ -75,10 +75,14 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A hot document of the caller's own to bring along: `keys.owned_name(kind, …, id)`."""
+    """A hot document of the caller's own to bring along: `keys.owned_name(kind, …, id)`.
+
+    `claim`: whether this reader would extend the document if told to (`HotRead.touch`).
+    """
 
     kind: str
     id: str
+    claim: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,7 @@ _ADMIT = Script(
     + f"local WINDOW = '{keys.RATE_WINDOW_PREFIX}'\n"
     + """
 local now, generation = now_ms(), redis.call('GET', KEYS[1])
-local nonce, lease_ms, claim_ms = ARGV[1], ARGV[2], tonumber(ARGV[4])
+local nonce, lease_ms, claim_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local none = {'miss', 0, 0, '', ''}
 
 local credential = hot_read(KEYS[2], KEYS[3], generation, now, nonce, lease_ms, claim_ms)
@@ -134,8 +138,8 @@ end
 for at = 11 + 3 * tiers, #ARGV, 3 do add(ARGV[at], at + 1) end
 local counted, wanted = count_limits(limits), none
 if counted[1] == 1 and ARGV[6] ~= '' then
-  local name = ARGV[6] .. ':' .. credential.owner .. ':' .. ARGV[7]
-  wanted = hot_reply(hot_read(COPY .. name, GUARD .. name, generation, now, nonce, lease_ms, claim_ms))
+  local name, claim = ARGV[6] .. ':' .. credential.owner .. ':' .. ARGV[7], tonumber(ARGV[4])
+  wanted = hot_reply(hot_read(COPY .. name, GUARD .. name, generation, now, nonce, lease_ms, claim))
 end
 return {'alive', hot_reply(credential), hot_reply(user), counted, wanted}
 """,
@@ -191,7 +195,9 @@ class Principals:
                 (keys.GENERATION, keys.hot_copy(name), keys.hot_guard(name), anonymous.key),
                 (
                     nonce,
-                    *hot_lua.TTLS,
+                    keys.HOT_LEASE_TTL_MS,
+                    keys.HOT_COPY_TTL_MS,
+                    keys.HOT_TOUCH_CLAIM_MS if wanted and wanted.claim else 0,
                     credential.proof,
                     wanted.kind if wanted else "",
                     wanted.id if wanted else "",
@@ -265,15 +271,16 @@ class Principals:
             return await self._api_keys.find_one({"_id": credential.id})
 
     async def _touch(self, credential: Credential) -> None:
-        """Move the end of a login session on. Fails in silence if MongoDB is away: the next reader tries
-        again.
+        """Move the end of a login session on. Fails in silence if MongoDB is away: a reader of the next copy
+        tries again. The claim lasts as long as a copy can, so a copy is the cause of one write at most.
 
         No barrier: only `expires_at` moves, and a copy that ends earlier than its document is safe. Only what
         is alive is extended, so a deleted session stays deleted.
         """
         if credential.kind != "login":
             return
-        extended = {"$min": ["$ends_at", {"$add": ["$$NOW", {"$multiply": ["$idle_s", 1000]}]}]}
+        idle_end_ms = {"$add": [{"$toLong": "$$NOW"}, {"$multiply": ["$idle_s", 1000]}]}
+        extended = {"$toDate": {"$min": [{"$toLong": "$ends_at"}, idle_end_ms]}}
         try:
             async with self._mongo.guard("logins.touch"):
                 await self._logins.update_one(

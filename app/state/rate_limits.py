@@ -218,8 +218,8 @@ class LocalWindows:
             return _standing(limit.rate, allowed=False, remaining=0, left_s=ends_s - now_s)
         if len(self._windows) + len(rows) > LOCAL_TABLE_MAX:
             self._windows = {key: window for key, window in self._windows.items() if window[1] > now_s}
-        if len(self._windows) + len(rows) <= LOCAL_TABLE_MAX:
-            for limit, used, ends_s in rows:
+        for limit, used, ends_s in rows:
+            if limit.key in self._windows or len(self._windows) < LOCAL_TABLE_MAX:
                 self._windows[limit.key] = (used + 1, ends_s)
         limit, used, ends_s = min(rows, key=lambda row: row[0].rate.amount - row[1])
         return _standing(

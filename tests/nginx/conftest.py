@@ -1,4 +1,4 @@
-"""`edge`: the real Nginx before one peer. Tests that need more peers, or limits, start their own with `running_edge`."""
+"""`edge`: the real Nginx before one peer. Tests that need more start their own with `running_edge`."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

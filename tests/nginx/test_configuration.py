@@ -1,5 +1,6 @@
 """Rendering, checking and reloading the configuration."""
 
+import asyncio
 import os
 import re
 import shutil
@@ -23,10 +24,10 @@ def a_site(folder: Path) -> nginx.NginxSite:
 
 def test_a_rendered_site_passes_nginx_own_check(tmp_path: Path) -> None:
     conf = nginx.write(a_site(tmp_path))
+    assert [path.name for path in conf.parent.iterdir() if path.is_file()] == ["nginx.conf"]
     nginx.check(conf)
     assert conf == tmp_path / "run" / "nginx.conf"
     assert not nginx._VARIABLE.search(conf.read_text())
-    assert [path.name for path in conf.parent.iterdir() if path.is_file()] == ["nginx.conf"]
 
 
 def test_a_folder_with_spaces_is_fine(tmp_path: Path) -> None:
@@ -73,6 +74,20 @@ async def test_a_reload_moves_traffic_to_the_new_upstreams(tmp_path: Path) -> No
             answer = await edge.client.get("/health")
             assert answer.status_code == 200
             seen = answer.headers["X-Replica"]
+
+
+async def test_a_kept_connection_survives_a_reload_and_is_told_to_close(tmp_path: Path) -> None:
+    async with running_edge(tmp_path) as edge:
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+        nginx.reload(edge.pid)
+        head = ""
+        while "Connection: close" not in head:
+            writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            assert head.startswith("HTTP/1.1 200 ")
+            assert await reader.readexactly(11) == b'{"ok":true}'
+        assert await reader.read() == b""
+        writer.close()
 
 
 async def test_without_upstreams_everything_proxied_is_502_and_a_reload_mends_it(tmp_path: Path) -> None:
@@ -125,13 +140,11 @@ def test_envsubst_renders_the_same_file(tmp_path: Path) -> None:
 
 def test_the_container_starts_on_the_values_of_the_readme(tmp_path: Path) -> None:
     readme = (nginx.NGINX_DIR / "README.md").read_text()
-    rows = re.findall(r"^\| `([A-Z_]+)` \| [^|]* \| `?([^|]*?)`? \|$", readme, re.MULTILINE)
+    rows = re.findall(r"^\| `([A-Z_]+)` \|[^|]*\| ?`?([^|`]*)`? ?\|$", readme, re.MULTILINE)
     moved = {
         "NGINX_DIR": str(nginx.NGINX_DIR),
         "TEMP_DIR": str(tmp_path / "temp"),
         "PID_FILE": str(tmp_path / "nginx.pid"),
-        # The check resolves names; the container's own resolver and its peers are not here.
-        "UPSTREAM_SERVERS": "server 127.0.0.1:8000 max_fails=3 fail_timeout=5s;",
     }
     (tmp_path / "temp").mkdir()
     conf = tmp_path / "nginx.conf"

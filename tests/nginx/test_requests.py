@@ -117,7 +117,8 @@ async def test_a_websocket_is_passed_through_both_ways_and_its_ticket_is_not_log
     edge.peers[0].handlers["/ws"] = echo_websocket
     reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
     writer.write(
-        b"GET /ws?ticket=tkt_secret HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"GET /ws?ticket=tkt_secret HTTP/1.1\r\nHost: localhost\r\n"
+        b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
     head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -166,10 +167,10 @@ async def test_answered_probes_are_not_logged(edge: Edge) -> None:
 
 async def test_a_client_beyond_its_rate_gets_429_with_retry_after(tmp_path: Path) -> None:
     async with running_edge(tmp_path, edge_limits=True) as edge:
-        answers = await asyncio.gather(*(edge.client.get("/api/v1/bookings") for _ in range(200)))
+        answers = await asyncio.gather(*(edge.client.get("/api/v1/bookings") for _ in range(120)))
         passed = [answer for answer in answers if answer.status_code == 200]
         refused = [answer for answer in answers if answer.status_code == 429]
-        assert len(passed) + len(refused) == 200
+        assert len(passed) + len(refused) == 120
         assert len(passed) >= 21
         assert len(edge.peers[0].received) == len(passed)
         assert {(answer.json()["code"], answer.headers["Retry-After"]) for answer in refused} == {
@@ -184,20 +185,20 @@ async def test_chat_and_forecasts_have_limits_of_their_own(tmp_path: Path) -> No
             ("/api/v1/chat/sessions", 11),
             ("/api/v1/bookings", 21),
         ):
-            answers = await asyncio.gather(*(edge.client.get(path) for _ in range(100)))
+            answers = await asyncio.gather(*(edge.client.get(path) for _ in range(60)))
             passed = [answer.status_code for answer in answers].count(200)
-            assert at_once <= passed < 100
+            assert at_once <= passed < 60
 
 
 async def test_probes_and_pages_are_not_limited(tmp_path: Path) -> None:
     async with running_edge(tmp_path, edge_limits=True) as edge:
         for path in ("/health", "/ready", "/metrics", "/cache-stats", "/", "/landing/landing.css"):
-            answers = await asyncio.gather(*(edge.client.get(path) for _ in range(60)))
+            answers = await asyncio.gather(*(edge.client.get(path) for _ in range(40)))
             assert {answer.status_code for answer in answers} == {200}
 
 
 async def test_limits_are_off_when_told_so(edge: Edge) -> None:
-    answers = await asyncio.gather(*(edge.client.get("/api/v1/bookings") for _ in range(200)))
+    answers = await asyncio.gather(*(edge.client.get("/api/v1/bookings") for _ in range(120)))
     assert {answer.status_code for answer in answers} == {200}
 
 
@@ -211,6 +212,10 @@ async def test_metrics_are_for_private_networks(edge: Edge) -> None:
     async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(local_address=public)) as stranger:
         answer = await stranger.get(f"http://127.0.0.1:{edge.port}/metrics")
         assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+        for method in ("PUT", "DELETE", "POST"):
+            headers = {"Idempotency-Key": "k"}
+            refused = await stranger.request(method, f"http://127.0.0.1:{edge.port}/metrics", headers=headers)
+            assert refused.status_code == 403
         assert (await stranger.get(f"http://127.0.0.1:{edge.port}/health")).status_code == 200
     assert edge.peers[0].received[-1].header("x-forwarded-for") == public
 
@@ -231,7 +236,7 @@ async def test_no_spelling_of_metrics_gets_around_its_rule(edge: Edge, target: s
 
 
 def _public_address() -> str | None:
-    """An address of this machine that is in none of the private networks; asking the kernel for it sends nothing."""
+    """An address of this machine outside of the private networks; asking for it sends nothing."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
         probe.connect(("198.51.100.1", 9))
         address = str(probe.getsockname()[0])

@@ -1,4 +1,4 @@
-"""What a client sees of a replica that is dead, dies under its request, or freezes; and how often a request arrives at all."""
+"""What a client sees of a replica that is dead, dies or freezes, and how often its request arrives."""
 
 import asyncio
 import collections
@@ -27,7 +27,7 @@ async def send(edge: Edge, method: str, name: str, *, key: bool = False, path: s
 async def send_until_a_peer_died_of_it(
     edge: Edge, method: str, *, key: bool = False, path: str = PATH
 ) -> httpx.Response:
-    """Send requests one after another until the first peer, which hangs up on what it reads, was given one."""
+    """Send one request after another until the first peer, which hangs up on it, was given one."""
     edge.peers[0].mode = "die"
     for number in range(10):
         answer = await send(edge, method, f"request-{number}", key=key, path=path)
@@ -119,7 +119,7 @@ async def test_a_frozen_replica_costs_reads_and_keyed_posts_a_retry_and_is_then_
             "plain": ("POST", False),
             "put": ("PUT", False),
         }
-        sent = {f"{kind}-{number:04}": kind for number in range(12) for kind in kinds}
+        sent = {f"{kind}-{number:04}": kind for kind in kinds for number in range(12)}
         answers = await asyncio.gather(
             *(send(edge, kinds[kind][0], name, key=kinds[kind][1]) for name, kind in sent.items())
         )
@@ -168,8 +168,7 @@ async def test_connections_to_replicas_are_kept(tmp_path: Path) -> None:
                 writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
 
         await edge.peers[0].stop()
-        async with await asyncio.start_server(counting, "127.0.0.1", edge.peers[0].port) as server:
+        async with await asyncio.start_server(counting, "127.0.0.1", edge.peers[0].port):
             for number in range(50):
                 assert (await send(edge, "GET", f"request-{number}")).status_code == 200
-            server.close_clients() if hasattr(server, "close_clients") else None
     assert connections <= 4

@@ -1,0 +1,36 @@
+"""test: every test of the repository."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cluster.layout import REPOSITORY
+
+Full = Annotated[bool, typer.Option("--full", help="Run the long scenarios with their full counts.")]
+TestData = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="Keep the tests' data in DIR/tests, which is emptied first.",
+        show_default=False,
+    ),
+]
+
+
+def run_tests(context: typer.Context, *, full: Full = False, data: TestData = None) -> None:
+    """Run the tests; they start the engines they need themselves, on free ports.
+
+    The default takes some minutes; --full runs every scenario with its full counts. Everything else is handed
+    to pytest, whose exit code this command has.
+
+    Example: ./cargoflow test tests/state -k lock -x
+    """
+    basetemp = [f"--basetemp={data.absolute() / 'tests'}"] if data else []
+    environment = {**os.environ, **({"CARGOFLOW_FULL": "1"} if full else {})}
+    sys.stdout.flush()
+    os.chdir(REPOSITORY)
+    os.execve(sys.executable, [sys.executable, "-m", "pytest", *basetemp, *context.args], environment)  # noqa: S606  # no shell wanted

@@ -1,0 +1,54 @@
+"""What the OpenAPI document says about the API as a whole."""
+
+from typing import Any, Final
+
+from app.http.schemas import Problem
+
+TITLE: Final = "CargoFlow"
+DESCRIPTION: Final = """ The back end of a freight platform: shippers book, dispatchers assign, drivers report
+from the road, underwriters review applications. Any replica serves any request.
+
+**Credentials**: `Authorization: Bearer <access token>` from `POST /auth/login`, or `X-API-Key`.
+
+**Errors** are [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problems; rely on `code`.
+
+**Concurrency**: a document's `ETag` is its version. Name it in `If-Match` (412 when it is not the current
+one) or as `version` in the body (409).
+
+**Retries**: a POST that carries an `Idempotency-Key` may be repeated; the first answer comes back.
+
+**Lists** are pages: send `next_cursor` back as `cursor`.
+""".strip()
+TAGS: Final[list[dict[str, Any]]] = [
+    {"name": "Auth", "description": "Registering, logging in and out, tokens, devices, API keys."},
+    {"name": "Users", "description": "The people of a tenant, and the tenant itself."},
+    {"name": "Sessions", "description": "Server-side state of a user: drafts, carts, preferences."},
+    {"name": "Operations", "description": "Is it alive, is it ready, what is it doing."},
+]
+
+_SECURITY_SCHEMES: Final[dict[str, Any]] = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "An access token from `POST /auth/login` or `/auth/refresh`.",
+    },
+    "apiKey": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "A key from `POST /api-keys`; it acts as its creator.",
+    },
+}
+
+
+def complete(document: dict[str, Any]) -> dict[str, Any]:
+    """Add credentials and the problem schema to FastAPI's document, in place; twice changes nothing."""
+    components = document.setdefault("components", {})
+    components["securitySchemes"] = _SECURITY_SCHEMES
+    document["security"] = [{name: []} for name in _SECURITY_SCHEMES]
+    schemas = components.setdefault("schemas", {})
+    problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas.update(problem.pop("$defs"))
+    schemas["Problem"] = problem
+    return document

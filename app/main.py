@@ -1,0 +1,70 @@
+"""A replica: the application, and the process that serves it (`python -m app.main`)."""
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from fastapi import FastAPI
+
+from app.core.clock import Clock, SystemClock
+from app.core.logging import configure_logging
+from app.core.metrics import Metrics
+from app.core.settings import Settings, SettingsError, load_settings
+from app.features.operations import docs
+from app.features.operations.routes import router as operations
+from app.http.application import Api
+from app.http.context import log_fields
+from app.serve import ListenError, serve
+from app.state.kit import open_kit
+
+EXIT_SETTINGS: Final = 78
+"""EX_CONFIG of sysexits.h."""
+EXIT_UNAVAILABLE: Final = 69
+"""EX_UNAVAILABLE."""
+
+
+def create_app(settings: Settings | None = None, *, clock: Clock | None = None) -> Api:
+    """Return the application; its lifespan opens the stores and does not wait for them.
+
+    `clock` replaces the machine's clock. Raises SettingsError when `settings` must be read and can't be.
+    """
+    chosen = settings or load_settings()
+    machine = clock or SystemClock()
+    metrics = Metrics(machine)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_kit(chosen, metrics=metrics, machine=machine) as kit:
+            app.state.kit = kit
+            yield
+
+    api = Api(settings=chosen, metrics=metrics, clock=machine, lifespan=lifespan)
+    api.include_router(operations)
+    if chosen.serves_docs:
+        api.include_router(docs.router)
+    return api
+
+
+def main() -> int:
+    """Serve until told to stop and return the exit status; a wrong environment is one line on stderr."""
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        sys.stderr.write(f"cargoflow: {error}\n")
+        return EXIT_SETTINGS
+    sink = configure_logging(
+        settings.log_level, process_fields={"replica": settings.replica_name}, context_fields=log_fields
+    )
+    try:
+        serve(create_app(settings), settings)
+    except ListenError as error:
+        sys.stderr.write(f"cargoflow: {error}\n")
+        return EXIT_UNAVAILABLE
+    finally:
+        sink.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,379 @@
+"""Application sessions: what a user left off at, on whichever replica they come back.
+
+Guarantees
+- A write through any replica is seen by the next read through any other (`hot`). A read of a hot session
+  asks MongoDB nothing.
+- Whether a session has expired is decided on every access, on MongoDB's clock or by a clock that follows it;
+  the TTL index only tidies up.
+- Reading extends a session once EXTEND_SHARE of its time to live is spent: one write by one reader, filtered
+  by "alive", which never moves `version` and can't bring back what was deleted.
+- A write is compare-and-set on `version`. Concurrent merges are repeated on what they find, so all of them
+  survive; a caller who named a version is told instead. Writes extend, too.
+- Nobody has more than SESSIONS_MAX sessions of a type, nor more than one of a type in SINGLE, however many
+  are created at once: each takes a numbered slot under a unique index, and nothing is counted.
+
+Does not guarantee: that an extension is recorded. If MongoDB can't be reached the read is answered all the
+same, and a later one extends.
+
+When Redis is gone: reads and writes go to MongoDB. When MongoDB is gone: what is hot can be read, for a
+minute at most; everything else is StoreUnavailableError.
+
+Documents: see `session_documents`. Copies: `session:{tenant}:{user}:{id}`. A write costs two scripts and one
+update if it is alone; reads O(1), lists O(page) by index.
+"""
+
+import logging
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from pymongo.errors import DuplicateKeyError
+
+from app.core.clock import Clock
+from app.core.errors import (
+    CargoFlowError,
+    NotFoundError,
+    PreconditionFailedError,
+    StoreUnavailableError,
+    VersionConflictError,
+)
+from app.core.ids import new_id
+from app.state.hot import MISS, HotCopies, HotRead
+from app.state.mongo import Document, MongoStore, unexpired
+from app.state.patience import Patience
+from app.state.session_documents import (
+    DEFAULT_TTL_S,
+    Owner,
+    Reading,
+    Session,
+    SessionType,
+    encode_data,
+    head_of,
+    hot_name,
+    milliseconds,
+    to_the_millisecond,
+)
+from app.state.turnstile import Turnstile
+
+_log = logging.getLogger(__name__)
+
+SESSIONS_MAX = 100
+SINGLE: frozenset[SessionType] = frozenset({"preferences"})
+"""Types of which a user has one at most."""
+
+Change = Callable[[Session], dict[str, Any] | None]
+"""Returns the new data, or None to leave the session as it is. Pure: it is asked again when somebody else
+wrote in between. May raise a CargoFlowError to refuse.
+"""
+
+
+class SessionLimitError(CargoFlowError):
+    """The user has as many sessions of this type as there may be."""
+
+    status, code, title = 422, "session_limit", "Too many sessions"
+
+    def __init__(self, session_type: SessionType, limit: int) -> None:
+        """Say how many there may be."""
+        super().__init__(
+            f"There may be {limit} sessions of type {session_type}. Delete one, or wait until one expires."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """Which version the caller believes to write over; checked in this order."""
+
+    if_match: int | None = None
+    version: int | None = None
+
+    def check(self, current: int) -> None:
+        """Raise PreconditionFailedError or VersionConflictError if it is another one."""
+        if self.if_match not in (None, current):
+            raise PreconditionFailedError(current_version=current)
+        if self.version not in (None, current):
+            raise VersionConflictError(current_version=current)
+
+    def met_by(self, current: int) -> bool:
+        """Say whether `check` would be silent."""
+        return self.if_match in (None, current) and self.version in (None, current)
+
+
+ANY_VERSION = Expected()
+
+
+async def ensure_indexes(mongo: MongoStore) -> None:
+    """Create the indexes that the guarantees and queries here rest on. Safe while serving, and twice."""
+    rows = mongo.collection("sessions")
+    await rows.create_index(
+        [("tenant_id", 1), ("user_id", 1), ("type", 1), ("slot", 1)], unique=True, name="one_session_a_slot"
+    )
+    await rows.create_index(
+        [("tenant_id", 1), ("user_id", 1), ("created_at", -1), ("_id", -1), ("type", 1)], name="newest_first"
+    )
+    await rows.create_index("expires_at", expireAfterSeconds=0, name="tidy_up_expired")
+
+
+class Sessions:
+    """Creates, reads, changes and deletes sessions. One a process."""
+
+    def __init__(self, *, mongo: MongoStore, hot: HotCopies, clock: Clock) -> None:
+        """`clock` must be one that follows MongoDB's, see `store_clock`."""
+        self._mongo = mongo
+        self._hot = hot
+        self._clock = clock
+        self._rows = mongo.collection("sessions")
+        self._turnstile = Turnstile()
+
+    async def create(
+        self, owner: Owner, session_type: SessionType, data: dict[str, Any], *, ttl_s: int | None = None
+    ) -> Session:
+        """Insert a session and return it. `ttl_s`: unless given, the type's default.
+
+        Raises SessionLimitError, PayloadTooLargeError, StoreUnavailableError.
+        """
+        now = self._now()
+        ttl_s = ttl_s or DEFAULT_TTL_S[session_type]
+        session = Session(
+            id=new_id("ses"),
+            type=session_type,
+            json=encode_data(data),
+            version=1,
+            ttl_s=ttl_s,
+            created_at=now,
+            last_accessed_at=now,
+            expires_at=now + timedelta(seconds=ttl_s),
+        )
+        slots = _slots(session_type)
+        slot = random.choice(slots)  # noqa: S311  # spreads those who insert at once, hides nothing
+        while not await self._insert(owner, session, slot):
+            slot = await self._free_slot(owner, session_type)
+        return session
+
+    async def put_single(
+        self, owner: Owner, session_type: SessionType, data: dict[str, Any], *, ttl_s: int | None = None
+    ) -> tuple[Session, bool]:
+        """Write the one session of a type in SINGLE; True with it if it is new.
+
+        Two who do so at once: one creates, the other replaces. Raises as `create` and `mutate` do, save for
+        the limit, which only means that somebody else was quicker.
+        """
+        while True:
+            async with self._mongo.guard("sessions.find_single"):
+                row = await self._rows.find_one({**owner.filter, "type": session_type}, {"_id": 1})
+            if row is not None:
+                with suppress(NotFoundError):
+                    return await self.mutate(owner, row["_id"], lambda _: data, ttl_s=ttl_s), False
+            with suppress(SessionLimitError):
+                return await self.create(owner, session_type, data, ttl_s=ttl_s), True
+
+    async def read(
+        self, owner: Owner, session_id: str, seen: HotRead = MISS, *, extend: bool = True
+    ) -> Reading:
+        """Answer with a session, from the copy that was `seen` on the way in if it is a hit.
+
+        `extend`: whether this is an access that keeps the session alive. Raises NotFoundError, and
+        StoreUnavailableError if it is not hot and MongoDB is gone.
+        """
+        if seen.state == "gone":
+            raise NotFoundError
+        if seen.state == "hit":
+            version, expires_at_ms, session_type = head_of(seen)
+            if expires_at_ms > milliseconds(self._clock.now()):
+                if extend and seen.touch:
+                    return await self._extend_seen(owner, session_id, seen)
+                return Reading(seen.body, version, session_type)
+        name = hot_name(owner, session_id)
+        session = await self._find(owner, session_id)
+        if session is None:
+            await self._hot.bury(name, seen.lease)
+            raise NotFoundError
+        if extend and session.extended_from <= self._now():
+            session = await self._extend(owner, session)
+        await self._hot.fill(name, seen.lease, session.copy(self._now()))
+        return session.reading
+
+    async def page(
+        self,
+        owner: Owner,
+        *,
+        session_type: SessionType | None = None,
+        before: tuple[datetime, str] | None = None,
+        limit: int,
+    ) -> list[Session]:
+        """Return up to `limit` living sessions, newest first, older than the one with this date and id.
+
+        Does not extend them. Raises StoreUnavailableError.
+        """
+        wanted: Document = {**owner.filter, **unexpired()}
+        if session_type is not None:
+            wanted["type"] = session_type
+        if before is not None:
+            created_at, session_id = before
+            wanted["$or"] = [
+                {"created_at": {"$lt": created_at}},
+                {"created_at": created_at, "_id": {"$lt": session_id}},
+            ]
+        async with self._mongo.guard("sessions.page"):
+            found = self._rows.find(wanted).sort([("created_at", -1), ("_id", -1)]).limit(limit)
+            return [Session.from_document(row) async for row in found]
+
+    async def mutate(
+        self,
+        owner: Owner,
+        session_id: str,
+        change: Change,
+        *,
+        expected: Expected = ANY_VERSION,
+        ttl_s: int | None = None,
+    ) -> Session:
+        """Give a session the data that `change` makes of it, one version on, and return it.
+
+        `ttl_s`: a new time to live, from now on. Raises NotFoundError; PreconditionFailedError or
+        VersionConflictError if `expected` is not met, or if others keep writing for longer than anybody
+        should wait; CrowdedError if too many wait already; PayloadTooLargeError; StoreUnavailableError; and
+        whatever `change` raises.
+        """
+        name = hot_name(owner, session_id)
+        async with self._turnstile.turn(name), self._hot.writing(name) as write:
+            session = self._alive(write.before)
+            if session is None or not expected.met_by(session.version):
+                session = await self._get(owner, session_id)
+            patience = Patience(self._clock)
+            while True:
+                expected.check(session.version)
+                data = change(session)
+                if data is None:
+                    changed: Session | None = session
+                else:
+                    changed = await self._replace(owner, session, encode_data(data), ttl_s)
+                if changed is not None:
+                    write.fill(changed.copy(self._now()))
+                    return changed
+                session = await self._get(owner, session_id)
+                if not await patience.wait():
+                    raise VersionConflictError(current_version=session.version)
+
+    async def delete(self, owner: Owner, session_id: str) -> None:
+        """Delete a session. Raises NotFoundError if there is none, or not any more."""
+        async with self._hot.writing(hot_name(owner, session_id)) as write:
+            async with self._mongo.guard("sessions.delete"):
+                result = await self._rows.delete_one({"_id": session_id, **owner.filter, **unexpired()})
+            write.bury()
+        if result.deleted_count == 0:
+            raise NotFoundError
+
+    def _now(self) -> datetime:
+        return to_the_millisecond(self._clock.now())
+
+    def _alive(self, before: HotRead) -> Session | None:
+        """Return what a writer's dropped copy held; under its barrier that equals what MongoDB holds."""
+        if before.state != "hit":
+            return None
+        session = Session.from_copy(before)
+        return session if session.expires_at > self._now() else None
+
+    async def _find(self, owner: Owner, session_id: str) -> Session | None:
+        async with self._mongo.guard("sessions.find"):
+            row = await self._rows.find_one({"_id": session_id, **owner.filter, **unexpired()})
+        return None if row is None else Session.from_document(row)
+
+    async def _get(self, owner: Owner, session_id: str) -> Session:
+        session = await self._find(owner, session_id)
+        if session is None:
+            raise NotFoundError
+        return session
+
+    async def _replace(
+        self, owner: Owner, session: Session, json: bytes, ttl_s: int | None
+    ) -> Session | None:
+        """Commit new data over the version that was read; None if that is not the current one, or dead."""
+        now = self._now()
+        changed = replace(
+            session,
+            json=json,
+            version=session.version + 1,
+            ttl_s=ttl_s or session.ttl_s,
+            last_accessed_at=now,
+            expires_at=now + timedelta(seconds=ttl_s or session.ttl_s),
+        )
+        fields = {"data": json.decode(), "version": changed.version, "ttl_s": changed.ttl_s}
+        ends = {"last_accessed_at": now, "expires_at": changed.expires_at}
+        # A writer that was paused in here must not move the end back, unless the life itself gets shorter.
+        update = {"$set": fields, "$max": ends} if ttl_s is None else {"$set": {**fields, **ends}}
+        return changed if await self._update(owner, session, update) else None
+
+    async def _extend(self, owner: Owner, session: Session) -> Session:
+        """Move the end on and return the session as it is now; as it was if MongoDB is gone.
+
+        Raises NotFoundError if it was deleted or expired meanwhile.
+        """
+        now = self._now()
+        end = now + timedelta(seconds=session.ttl_s)
+        try:
+            if await self._update(owner, session, {"$max": {"last_accessed_at": now, "expires_at": end}}):
+                return replace(session, last_accessed_at=now, expires_at=end)
+            return await self._get(owner, session.id)
+        except StoreUnavailableError:
+            _log.info("session_extension_skipped")
+            return session
+
+    async def _extend_seen(self, owner: Owner, session_id: str, seen: HotRead) -> Reading:
+        """Extend what was read from its copy, and show the new end in the copy, too.
+
+        No barrier: only dates move, and with MongoDB gone a barrier would leave nothing to read.
+        """
+        session = Session.from_copy(seen)
+        extended = await self._extend(owner, session)
+        if extended.version == session.version and extended is not session:
+            await self._hot.swap(hot_name(owner, session_id), seen, extended.copy(self._now()))
+        return extended.reading
+
+    async def _update(self, owner: Owner, session: Session, update: Document) -> bool:
+        """Update the session if it is alive and still what was read."""
+        wanted = {"_id": session.id, **owner.filter, "version": session.version, **unexpired()}
+        async with self._mongo.guard("sessions.update"):
+            result = await self._rows.update_one(wanted, update)
+        matched: int = result.matched_count
+        return matched == 1
+
+    async def _insert(self, owner: Owner, session: Session, slot: int) -> bool:
+        """Insert under a slot; False if it is taken."""
+        try:
+            async with self._mongo.guard("sessions.insert"):
+                await self._rows.insert_one(session.document(owner, slot))
+        except DuplicateKeyError:
+            return False
+        return True
+
+    async def _free_slot(self, owner: Owner, session_type: SessionType) -> int:
+        """Return a slot that nobody holds, removing an expired session if there is no other.
+
+        Another may take it first: each time somebody is refused, somebody else was served. Raises
+        SessionLimitError.
+        """
+        slots = _slots(session_type)
+        rows = {**owner.filter, "type": session_type}
+        async with self._mongo.guard("sessions.slots"):
+            used = {row["slot"] async for row in self._rows.find(rows, {"slot": 1})}
+        free = [slot for slot in slots if slot not in used]
+        if free:
+            return random.choice(free)  # noqa: S311  # spreads those who insert at once, hides nothing
+        async with self._mongo.guard("sessions.expired"):
+            expired = await self._rows.find_one({**rows, **_expired()}, {"slot": 1})
+            if expired is None:
+                raise SessionLimitError(session_type, len(slots))
+            await self._rows.delete_one({"_id": expired["_id"], **_expired()})
+        slot: int = expired["slot"]
+        return slot
+
+
+def _slots(session_type: SessionType) -> range:
+    return range(1 if session_type in SINGLE else SESSIONS_MAX)
+
+
+def _expired() -> Document:
+    """Return a filter that matches what `unexpired` does not."""
+    return {"$expr": {"$lte": [{"$toLong": "$expires_at"}, {"$toLong": "$$NOW"}]}}

@@ -1,0 +1,42 @@
+"""Running clusters for the acceptance tests: three replicas behind Nginx, started by `./cargoflow up`.
+
+- `world`: the shared cluster, whose limits never bite, but for those of the tier `premium`. Every test finds it
+  whole, whatever the one before did.
+- `strict`: a second one, where a user, and an address without a user, may ask `limits.LIMITED` times an hour.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests.cluster.harness import Cluster
+from tests.cluster.limits import GENEROUS, STRICT
+from tests.cluster.world import World
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with Cluster(tmp_path_factory.mktemp("shared") / "data", replicas=3, env=GENEROUS) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def strict_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with Cluster(tmp_path_factory.mktemp("strict") / "data", replicas=3, env=STRICT) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def world(shared_cluster: Cluster) -> AsyncIterator[World]:
+    world = World(shared_cluster)
+    await world.whole()
+    yield world
+    await world.close()
+
+
+@pytest.fixture
+async def strict(strict_cluster: Cluster) -> AsyncIterator[World]:
+    world = World(strict_cluster)
+    await world.whole()
+    yield world
+    await world.close()

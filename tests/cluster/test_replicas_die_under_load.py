@@ -1,0 +1,194 @@
+"""Killing, freezing, restarting and scaling replicas under load costs nobody a request."""
+
+import asyncio
+import itertools
+import json
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from tests.cluster.counts import full
+from tests.cluster.load import Load, Request
+from tests.cluster.nginx_log import NginxLog
+from tests.cluster.wire import Reply
+from tests.cluster.world import API, Person, World, expect, in_parallel, send_signal, until
+
+KILLS = full(60, 6)
+EXPOSED = 20
+CONNECTIONS = 90
+REQUESTS = full(20_000, 2_000)
+PER_SECOND = 200
+FROZEN_S = 10
+SESSION_TYPES = ("temp_data", "cart", "user_session")
+
+
+def wrong_unless(status: int, is_right: Callable[[dict[str, object]], bool]) -> Callable[[Reply], str]:
+    """Return the check of a JSON answer: this status, and a body that is the right one."""
+
+    def wrong(reply: Reply) -> str:
+        if reply.status != status:
+            return str(reply)
+        try:
+            return "" if is_right(reply.json()) else f"not what was asked for: {reply}"
+        except (json.JSONDecodeError, KeyError) as error:
+            return f"broken body ({error!r}): {reply}"
+
+    return wrong
+
+
+async def reads(world: World, people: list[Person]) -> list[Request]:
+    """Return reads of every kind, whose answers are known: who am I, one session, a list of them."""
+    requests = []
+    for person in people:
+        data = {"owner": person.id, "padding": "x" * 2000}
+        body = {"type": "temp_data", "data": data}
+        made = expect(201, await world.nginx.ask("POST", f"{API}/sessions", token=person.token, body=body))
+
+        def is_me(body: dict, person: Person = person) -> bool:
+            return body["id"] == person.id
+
+        def is_session(body: dict, made: dict = made) -> bool:
+            return (body["id"], body["data"]) == (made["id"], made["data"])
+
+        def is_list(body: dict, made: dict = made) -> bool:
+            return [item["id"] for item in body["items"]] == [made["id"]]
+
+        one = f"{API}/sessions/{made['id']}"
+        requests += [
+            Request("GET", one, wrong_unless(200, is_session), person.token),
+            Request("GET", f"{API}/auth/me", wrong_unless(200, is_me), person.token),
+            Request("GET", one, wrong_unless(200, is_session), person.token),
+            Request("GET", f"{API}/sessions?type=temp_data", wrong_unless(200, is_list), person.token),
+        ]
+    return requests
+
+
+@pytest.mark.timeout(1200)
+async def test_killing_a_replica_with_reads_in_its_hands_fails_none_of_them(world: World) -> None:
+    requests = await reads(world, await world.register(6))
+    log_path = world.cluster.data / "logs" / "nginx.log"
+    exposures: list[str] = []
+    counted = kills = 0
+    async with Load(world.nginx.url, lambda n: requests[n % len(requests)], connections=CONNECTIONS) as load:
+        await load.answered(5 * CONNECTIONS)
+        while counted < KILLS and kills < 2 * KILLS:
+            name, door = sorted(world.replicas.items())[kills % len(world.replicas)]
+            pid = await world.pid(name)
+            log = NginxLog(log_path)
+            in_flight = load.in_flight
+            send_signal(pid, signal.SIGKILL)
+            kills += 1
+
+            async def returned(name: str = name, killed: int = pid) -> bool:
+                row = next(row for row in (await world.status())["replicas"] if row["name"] == name)
+                return bool(row["ready"]) and row["pid"] != killed
+
+            await until(returned, timeout_s=60)
+            cut_off = log.cut_off(door.url.removeprefix("http://"))
+            exposures.append(f"{cut_off}/{in_flight}")
+            counted += cut_off >= EXPOSED
+            # so that it takes its share again before the next one goes
+            await load.answered(load.tally.answered + len(load.tally.failures) + 10 * CONNECTIONS)
+    print(f"\n{kills} kills, {counted} with {EXPOSED} reads or more in the replica's hands; cut off / in flight:")
+    print(f"{' '.join(exposures)}\n{load.tally}")
+    assert not load.tally.failures, str(load.tally)
+    assert counted >= KILLS, "too few reads were exposed for this to prove anything"
+
+
+@pytest.mark.timeout(1200)
+async def test_restarting_and_scaling_under_load_fails_no_read_and_no_write_and_doubles_none(
+    world: World,
+) -> None:
+    people = await world.register(full(70, 16))
+    gets = await reads(world, people[:4])
+    writers = itertools.cycle(people[4:])
+    types = itertools.cycle(SESSION_TYPES)
+    made: list[str] = []
+
+    def acknowledged(body: dict) -> bool:
+        made.append(body["id"])
+        return True
+
+    def get_or_post(number: int) -> Request:
+        if number % 2:
+            return gets[number // 2 % len(gets)]
+        person = next(writers)
+        body = {"type": next(types), "data": {"load": number}}
+        return Request("POST", f"{API}/sessions", wrong_unless(201, acknowledged), person.token, body)
+
+    async with Load(world.nginx.url, get_or_post, connections=40, per_second=PER_SECOND) as load:
+        await load.answered(100)
+        for step in (("restart",), ("scale", "5"), ("scale", "2"), ("scale", "3")):
+            before = load.tally.answered
+            await asyncio.to_thread(world.cluster.cli, *step)
+            print(f"\n{' '.join(step)}: {load.tally.answered - before} answered meanwhile", end="")
+        await load.answered(REQUESTS)
+    print(f"\n{load.tally}")
+    assert not load.tally.failures, str(load.tally)
+    assert len(load.tally.replicas) >= 5, "the new replicas took no traffic"
+    async with world.mongo() as database:
+        ids = {row["_id"] for row in database["sessions"].find({"data.load": {"$exists": True}}, {"_id": 1})}
+    assert ids == set(made), "what was acknowledged is not what is there"
+    await world.whole()
+
+
+@pytest.mark.timeout(300)
+async def test_a_frozen_replica_slows_reads_down_and_fails_none_and_serves_again_when_it_goes_on(
+    world: World,
+) -> None:
+    requests = await reads(world, await world.register(3))
+    name = sorted(world.replicas)[1]
+    async with Load(world.nginx.url, lambda n: requests[n % len(requests)], connections=30) as load:
+        await load.answered(300)
+        async with world.frozen(name):
+            await asyncio.sleep(FROZEN_S)
+        served_before = load.tally.replicas[name]
+
+        async def serves_again() -> bool:
+            return load.tally.replicas[name] > served_before + 50
+
+        took_s = await until(serves_again, timeout_s=60)
+    print(f"\nfrozen for {FROZEN_S} s: {load.tally}; its share again after {took_s:.1f} s")
+    assert not load.tally.failures, str(load.tally)
+
+
+@pytest.mark.timeout(300)
+async def test_a_change_cut_off_by_a_kill_happened_or_did_not_and_never_happens_later(world: World) -> None:
+    """What a killed replica had in its hands has no outcome for the client; it must still have one."""
+    person = await world.person()
+    names = sorted(world.replicas)
+    unknown = 0
+    for round_number in range(full(20, 3)):
+        body = {"type": "temp_data", "data": {}}
+        made = [
+            expect(201, await world.nginx.ask("POST", f"{API}/sessions", token=person.token, body=body))["id"]
+            for _ in range(4)
+        ]
+
+        async def write(number: int, made: list[str] = made) -> tuple[str, int, int | None]:
+            target = made[number % len(made)]
+            change = {"data": {f"field-{number}": number}}
+            reply = await world.nginx.ask("PATCH", f"{API}/sessions/{target}", token=person.token, body=change)
+            return target, number, reply.status
+
+        victim = names[round_number % len(names)]
+        pid = await world.pid(victim)
+        writes = asyncio.create_task(in_parallel((write(n) for n in range(60)), at_once=60))
+        await asyncio.sleep(0.05)
+        send_signal(pid, signal.SIGKILL)
+        outcomes = await writes
+        unknown += sum(status == 502 for _, _, status in outcomes)
+        assert {status for _, _, status in outcomes} <= {200, 502}
+        await world.whole()
+        seen = []
+        for door in world.places:
+            answers = [await door.ask("GET", f"{API}/sessions/{one}", token=person.token) for one in made]
+            seen.append([expect(200, answer)["data"] for answer in answers])
+        assert all(one == seen[0] for one in seen), "two places disagree"
+        data = dict(zip(made, seen[0], strict=True))
+        lost = [n for target, n, status in outcomes if status == 200 and data[target].get(f"field-{n}") != n]
+        assert not lost
+        for target in made:
+            expect(204, await world.nginx.ask("DELETE", f"{API}/sessions/{target}", token=person.token))
+    print(f"\n{unknown} changes were cut off, each happened or did not, everywhere alike")

@@ -1,0 +1,227 @@
+"""A running cluster as a test sees it: doors to Nginx and to each replica, people with accounts, and the
+hand on the plug of every process.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import random
+import secrets
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pymongo
+import redis
+
+from tests.cluster.harness import Cluster
+from tests.cluster.wire import Broken, Door, Reply
+
+API = "/api/v1"
+PASSWORD = "a-long-enough-passphrase"
+WHOLE_TIMEOUT_S = 60.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody with an account who is logged in."""
+
+    email: str
+    id: str
+    tenant_id: str
+    role: str
+    token: str
+    refresh_token: str
+
+    @classmethod
+    def from_login(cls, answer: dict[str, Any]) -> "Person":
+        """Read the answer of login, registration or refresh."""
+        user = answer["user"]
+        return cls(
+            user["email"],
+            user["id"],
+            user["tenant_id"],
+            user["role"],
+            answer["access_token"],
+            answer["refresh_token"],
+        )
+
+
+def fresh_email() -> str:
+    """Return an address nobody has registered yet."""
+    return f"{secrets.token_hex(8)}@cargoflow.example"
+
+
+class World:
+    """See the module. Made anew for each test, which begins when everything is `whole`."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        """`cluster` is up."""
+        self.cluster = cluster
+        self.nginx = Door(cluster.url)
+        self.replicas: dict[str, Door] = {}
+
+    # -- processes ----------------------------------------------------------------------------------------
+
+    async def status(self) -> dict[str, Any]:
+        """Return what `./cargoflow status --json` says."""
+        answer: dict[str, Any] = await asyncio.to_thread(self.cluster.status)
+        return answer
+
+    async def pid(self, name: str) -> int:
+        """Return the pid of `mongo`, `redis` or a replica. Fails while it has none."""
+        status = await self.status()
+        for row in status["replicas"]:
+            if row["name"] == name:
+                return int(row["pid"])
+        return int(status["stores"][name]["pid"])
+
+    async def send(self, name: str, number: signal.Signals) -> int:
+        """Send a signal to that process and return its pid."""
+        pid = await self.pid(name)
+        send_signal(pid, number)
+        return pid
+
+    @contextlib.asynccontextmanager
+    async def frozen(self, name: str) -> AsyncIterator[None]:
+        """Keep that process stopped (SIGSTOP) inside the block."""
+        pid = await self.send(name, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            send_signal(pid, signal.SIGCONT)
+
+    async def whole(self, replicas: int = 3) -> None:
+        """Return once that many replicas, and Nginx, say that everything is well."""
+
+        async def well() -> bool:
+            status = await self.status()
+            urls = {row["name"]: row["url"] for row in status["replicas"]}
+            if len(urls) != replicas or not all(row["pid"] for row in status["replicas"]):
+                return False
+            self.replicas = {
+                name: self.replicas[name] if name in self.replicas and self.replicas[name].url == url else Door(url)
+                for name, url in urls.items()
+            }
+            return await everyone_ready(self)
+
+        await until(well, timeout_s=WHOLE_TIMEOUT_S)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for door in self.places:
+            await door.close()
+
+    @property
+    def places(self) -> list[Door]:
+        """Everywhere a request can be sent: Nginx, and each replica straight."""
+        return [self.nginx, *self.replicas.values()]
+
+    @property
+    def doors(self) -> list[Door]:
+        """The replicas, straight."""
+        return list(self.replicas.values())
+
+    # -- stores -------------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def mongo(self) -> AsyncIterator[Any]:
+        """Open the database itself, past every replica; calls on it block, so use few."""
+        uri = (await self.status())["stores"]["mongo"]["uri"]
+        with pymongo.MongoClient(uri, tz_aware=True, serverSelectionTimeoutMS=20_000) as client:
+            yield client.get_default_database("cargoflow")
+
+    @contextlib.asynccontextmanager
+    async def redis(self) -> AsyncIterator[redis.Redis]:
+        """Open Redis itself; calls on it block, so use few."""
+        url = (await self.status())["stores"]["redis"]["url"]
+        with redis.Redis.from_url(url, socket_timeout=10) as client:
+            yield client
+
+    # -- people and sessions ------------------------------------------------------------------------------
+
+    async def register(self, count: int = 1) -> list[Person]:
+        """Return that many fresh people, each the admin of a company of their own."""
+
+        async def one() -> Person:
+            body = {"email": fresh_email(), "password": PASSWORD, "name": "Ada", "company": "Acceptance"}
+            return Person.from_login(expect(201, await self.nginx.ask("POST", f"{API}/auth/register", body=body)))
+
+        return await in_parallel((one() for _ in range(count)), at_once=4)
+
+    async def person(self) -> Person:
+        """Return one fresh person."""
+        return (await self.register())[0]
+
+    async def persist(self, method: str, path: str, *, first: Door | None = None, **details: Any) -> Reply:
+        """Ask one place after another until one gives a whole answer that is not an outage.
+
+        For requests whose repetition is harmless, while replicas are being killed: an answer that never
+        came says nothing about the effect, so the test asks again elsewhere, as a careful client would.
+        """
+        others = [door for door in self.places if door is not first]
+        random.shuffle(others)
+        places = itertools.cycle(others if first is None else [first, *others])
+        async with asyncio.timeout(WHOLE_TIMEOUT_S):
+            for place in places:
+                with contextlib.suppress(Broken):
+                    reply = await place.ask(method, path, **details)
+                    if reply.status not in {502, 503, 504}:
+                        return reply
+                await asyncio.sleep(0.05)
+        raise AssertionError("unreachable")
+
+
+def send_signal(pid: int, number: signal.Signals) -> None:
+    """Send a signal to a process that may be gone."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def expect(status: int, reply: Reply) -> Any:
+    """Return the parsed body (None without one) of an answer that must have this status."""
+    assert reply.status == status, str(reply)
+    return reply.json() if reply.body else None
+
+
+async def readiness(door: Door) -> tuple[int, str] | None:
+    """Return the status code and the status of /ready, or nothing if there is no answer."""
+    try:
+        reply = await door.ask("GET", "/ready", timeout_s=10)
+        return reply.status, reply.json().get("status", "")
+    except (Broken, ValueError):
+        return None
+
+
+async def everyone_ready(world: World) -> bool:
+    """Say whether every replica and Nginx find nothing wrong."""
+    return all([await readiness(door) == (200, "pass") for door in world.places])
+
+
+async def until(
+    condition: Callable[[], Awaitable[bool]], *, timeout_s: float = 30.0, poll_s: float = 0.1
+) -> float:
+    """Return, in seconds, how long it took `condition` to become true; fails the test if it does not."""
+    began_s = time.monotonic()
+    async with asyncio.timeout(timeout_s):
+        while not await condition():
+            await asyncio.sleep(poll_s)
+    return time.monotonic() - began_s
+
+
+async def in_parallel(work: Iterable[Coroutine[Any, Any, T]], *, at_once: int) -> list[T]:
+    """Run all of it, that many at a time, and return the results in order. The first failure ends all."""
+    gate = asyncio.Semaphore(at_once)
+
+    async def one(coroutine: Coroutine[Any, Any, T]) -> T:
+        async with gate:
+            return await coroutine
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(coroutine)) for coroutine in work]
+    return [task.result() for task in tasks]
