@@ -105,8 +105,9 @@ check_readiness() {
   local text overall name state age
   fetch /ready
   text=$(printf '%s' "$body" | compact)
-  # Without its checks, the only status left is the overall one.
-  overall=$(printf '%s' "$text" | sed -E 's/"checks":\{([^{}]|\{[^{}]*\})*\}//' | grep -oE '"status":"[a-z]+"' | head -n 1 | cut -d '"' -f 4)
+  # Without the outermost braces and all that stands in inner ones, the only status left is the overall one.
+  overall=$(printf '%s' "$text" | sed -E -e 's/^[^{]*\{//' -e 's/\}[^}]*$//' -e ':inner' -e 's/\{[^{}]*\}//' -e 't inner' |
+    grep -oE '"status":"[a-z]+"' | head -n 1 | cut -d '"' -f 4)
   if [ "$status" = 200 ] && [ "$overall" = pass ]; then report readiness true pass; else report readiness false "$(said)"; fi
 
   local found=false check
@@ -122,7 +123,7 @@ check_readiness() {
       report "ready: $name" false "${state:-no status}: $check"
     fi
   done <<LIST
-$(printf '%s' "$text" | grep -oE '"[A-Za-z0-9_.-]+":\{[^{}]*"status":[^{}]*\}')
+$(printf '%s' "$text" | grep -oE '"[A-Za-z0-9_.-]+":\{[^{}]*"status":"[^{}]*')
 LIST
   $found || report 'ready: dependencies' false "/ready names none ($(said))"
 }

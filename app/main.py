@@ -11,8 +11,11 @@ from app.core.clock import Clock, SystemClock
 from app.core.logging import configure_logging
 from app.core.metrics import Metrics
 from app.core.settings import Settings, SettingsError, load_settings
+from app.features.auth.api_key_routes import router as api_keys
+from app.features.auth.routes import router as auth
 from app.features.operations import docs
 from app.features.operations.routes import router as operations
+from app.features.users.routes import router as users
 from app.http.application import Api
 from app.http.context import log_fields
 from app.serve import ListenError, serve
@@ -41,6 +44,8 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
 
     api = Api(settings=chosen, metrics=metrics, clock=machine, lifespan=lifespan)
     api.include_router(operations)
+    for feature in (auth, api_keys, users):
+        api.include_router(feature, prefix=chosen.base_path)
     if chosen.serves_docs:
         api.include_router(docs.router)
     return api

@@ -19,6 +19,7 @@ import uvicorn
 
 from app.core.settings import Settings
 from app.http.application import Api
+from app.http.transport import ReplicaProtocol
 
 KEEP_ALIVE_S: Final = 75
 """Longer than the balancer keeps idle connections (60 s): we never close one that it is about to use."""
@@ -72,7 +73,7 @@ def server_config(api: Api, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         api,
         loop="uvloop",
-        http="httptools",
+        http=ReplicaProtocol,
         ws="websockets-sansio",
         ws_max_size=WEBSOCKET_MESSAGE_MAX_BYTES,
         ws_ping_interval=WEBSOCKET_PING_S,

@@ -4,6 +4,7 @@ The command modules import the cluster's machinery only inside the command that 
 stays quick.
 """
 
+import io
 import sys
 
 import typer
@@ -38,6 +39,9 @@ app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_
 
 def main() -> None:
     """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # ✓ is not in every encoding
     try:
         app(prog_name="./cargoflow")
     except CommandFailedError as failure:

@@ -1,6 +1,7 @@
 """up, status, scale, restart, down: the life of the local cluster."""
 
 import asyncio
+import contextlib
 import json
 import os
 import shlex
@@ -13,7 +14,15 @@ from rich.console import Console
 from rich.markup import escape
 
 from app.cli.options import DataOption
-from app.cli.terminal import CommandFailedError, Progress, console, progress, show_addresses, show_status
+from app.cli.terminal import (
+    CommandFailedError,
+    LastingConsole,
+    Progress,
+    console,
+    progress,
+    show_addresses,
+    show_status,
+)
 from app.cluster import client
 from app.cluster.control import Answer, ControlError, NobodyThereError
 from app.cluster.layout import Layout
@@ -66,7 +75,7 @@ def up(
 
     Example: ./cargoflow up --replicas 5 --port 9000 --detach
     """
-    out = console()
+    out = LastingConsole()
     plan = Plan(Layout.at(data), replicas, workers, port)
     plan.layout.prepare()
     with progress(out) as shown:
@@ -76,15 +85,19 @@ def up(
 async def _up(plan: Plan, out: Console, shown: Progress, *, detach: bool) -> None:
     lock = await client.take_or_join(plan.layout, shown.hear)
     if not isinstance(lock, ClusterLock):
-        running = lock
         shown.stop()
-        counts = f"{_count(running['replicas'], 'replica')}, {_count(running['workers'], 'worker')}"
+        out.print(f"CargoFlow is already running at [bold cyan]{lock['url']}[/] ({_size(lock)}).")
         out.print(
-            f"CargoFlow is already running at [bold cyan]{running['url']}[/] ({counts}); {_typed('scale N', plan.layout)} changes how many."
+            f"{_typed('scale N', plan.layout)} changes its size, {_typed('down', plan.layout)} stops it."
         )
         return
     if detach:
-        status = await client.start_daemon(plan, lock, shown.hear)
+        try:
+            status = await client.start_daemon(plan, lock, shown.hear)
+        except asyncio.CancelledError:
+            shown.stop()
+            out.print("Interrupted; what had been started is stopped again.")
+            raise
         _celebrate(
             out,
             shown,
@@ -118,8 +131,9 @@ async def _up_in_foreground(plan: Plan, out: Console, shown: Progress) -> None:
 
 def _celebrate(out: Console, shown: Progress, status: Answer, layout: Layout, how_to_stop: str) -> None:
     shown.stop()
-    show_addresses(out, status)
-    out.print(f"  {how_to_stop} Next: {_typed('seed', layout)} makes demo users and prints their logins.")
+    with contextlib.suppress(OSError):  # as in Progress.hear
+        show_addresses(out, status)
+        out.print(f"  {how_to_stop} Next: {_typed('seed', layout)} makes demo users and prints their logins.")
 
 
 def _typed(command: str, layout: Layout) -> str:
@@ -169,7 +183,7 @@ def scale(replicas: ReplicasWanted, *, workers: WorkersWanted = None, data: Data
     Example: ./cargoflow scale 5 --workers 2
     """
     changed = _change(Layout.at(data), "scale", replicas=replicas, workers=workers)
-    console().print(f"{_count(changed['replicas'], 'replica')}, {_count(changed['workers'], 'worker')}.")
+    console().print(f"Running: {_size(changed)}.")
 
 
 def restart(*, data: DataOption = None) -> None:
@@ -182,9 +196,7 @@ def restart(*, data: DataOption = None) -> None:
     Example: ./cargoflow restart
     """
     changed = _change(Layout.at(data), "restart")
-    console().print(
-        f"{_count(changed['replicas'], 'replica')}, {_count(changed['workers'], 'worker')} replaced."
-    )
+    console().print(f"Replaced: {_size(changed)}.")
 
 
 def _change(layout: Layout, name: str, **arguments: object) -> Answer:
@@ -219,5 +231,8 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
         raise CommandFailedError(str(failure), failure.log) from None
 
 
-def _count(things: list[Any], noun: str) -> str:
-    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
+def _size(status: Answer) -> str:
+    def count(things: list[Any], noun: str) -> str:
+        return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
+
+    return f"{count(status['replicas'], 'replica')}, {count(status['workers'], 'worker')}"

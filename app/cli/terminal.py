@@ -1,7 +1,7 @@
 """What the commands show to a person: progress as it happens, the running cluster, and failures."""
 
+import contextlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -27,8 +27,20 @@ class CommandFailedError(Exception):
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console that leaves text as it is: no wrapping in pipes, no colouring of numbers."""
+    """Return a console that leaves text as it is: no wrapping, no colouring of numbers."""
     return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+class LastingConsole(Console):
+    """Standard output for a process that goes on when nobody reads it any more (`./cargoflow up | head`)."""
+
+    def __init__(self) -> None:
+        super().__init__(highlight=False, soft_wrap=True)
+
+    def on_broken_pipe(self) -> None:
+        """Fall silent; rich would end the process."""
+        with contextlib.suppress(SystemExit):
+            super().on_broken_pipe()
 
 
 class Progress:
@@ -40,18 +52,23 @@ class Progress:
         self._busy: dict[str, str] = {}
 
     def hear(self, event: Event) -> None:
-        """Show one event."""
+        """Show one event. A terminal that has gone away is no reason to fail: the cluster runs on."""
+        with contextlib.suppress(OSError):
+            self._show(event)
+
+    def stop(self) -> None:
+        """Take the spinner away."""
+        self._busy.clear()
+        with contextlib.suppress(OSError):
+            self._show_busy()
+
+    def _show(self, event: Event) -> None:
         if event.state == "busy":
             self._busy[event.subject] = event.text
         else:
             self._busy.pop(event.subject, None)
             if (event.subject, event.state) != ("cluster", "fail"):  # the command's own last line says that
                 self._out.print(f"  {_MARKS[event.state]} {event.subject:{_NAME_WIDTH}} {escape(event.text)}")
-        self._show_busy()
-
-    def stop(self) -> None:
-        """Take the spinner away."""
-        self._busy.clear()
         self._show_busy()
 
     def _show_busy(self) -> None:
@@ -68,7 +85,7 @@ class Progress:
             self._spinner = None
 
 
-@contextmanager
+@contextlib.contextmanager
 def progress(out: Console) -> Iterator[Progress]:
     """Show progress inside the block."""
     shown = Progress(out)

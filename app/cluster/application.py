@@ -16,8 +16,8 @@ from app.cluster.probes import http_ready
 PROXY_SOURCE = "127.0.0.2" if sys.platform == "linux" else LOOPBACK
 """Where Nginx speaks to replicas from.
 
-A second loopback address (Linux has all of 127/8) tells it from anybody else on this machine, so that only its
-X-Forwarded-For is believed.
+A second loopback address (Linux has all of 127/8) tells it from anybody else on this machine, so that only
+its X-Forwarded-For is believed.
 """
 
 _WORKER_SETTLED_S = 3.0

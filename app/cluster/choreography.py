@@ -37,7 +37,8 @@ class Fleet:
     async def scale(self, replicas: int, workers: int | None = None) -> None:
         """Have that many replicas and workers (None: as many as now).
 
-        When it returns, the new ones are ready and the surplus is drained and gone. Raises StartFailedError if a new one does not come up; then none of the new ones is left, and none of
+        When it returns, the new ones are ready and the surplus is drained and gone. Raises StartFailedError
+        if a new one does not come up; then none of the new ones is left, and none of
         the old ones is gone.
         """
         async with self._changing:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from app.cluster.control import Answer, ControlError, SupervisorLostError, ask, heard
+from app.cluster.control import Answer, ControlError, NobodyThereError, SupervisorLostError, ask, heard
 from app.cluster.events import Listener
 from app.cluster.journal import end_orphans, read_journal
 from app.cluster.layout import REPOSITORY, Layout
@@ -21,7 +21,7 @@ _JOIN_TIMEOUT_S = 120.0
 _STATUS_SILENCE_S = 15.0
 _CHANGE_SILENCE_S = 120.0
 _STOP_SILENCE_S = 60.0
-_KILLED_WAIT_S = 10.0
+_SOON_S = 10.0
 _POLL_S = 0.1
 
 
@@ -102,10 +102,8 @@ async def stop(layout: Layout, listener: Listener) -> list[str] | None:
 
 async def _stop_supervisor(layout: Layout, listener: Listener) -> ClusterLock:
     """Ask it on its socket; failing that with SIGTERM; failing that with SIGKILL. Returns its lock."""
-    with contextlib.suppress(ControlError):
-        await ask(_control_socket(layout), "down", listener=listener, silence_s=_STOP_SILENCE_S)
-    lock = await _lock_within(layout, _KILLED_WAIT_S)
-    for number, patience_s in ((signal.SIGTERM, _STOP_SILENCE_S), (signal.SIGKILL, _KILLED_WAIT_S)):
+    lock = await _ask_to_stop(layout, listener)
+    for number, patience_s in ((signal.SIGTERM, _STOP_SILENCE_S), (signal.SIGKILL, _SOON_S)):
         if lock:
             return lock
         entry = read_journal(layout.journal)
@@ -118,6 +116,24 @@ async def _stop_supervisor(layout: Layout, listener: Listener) -> ClusterLock:
             f"another process holds {layout.lock}, and it is not a supervisor that can be found"
         )
     return lock
+
+
+async def _ask_to_stop(layout: Layout, listener: Listener) -> ClusterLock | None:
+    """Return the lock after an orderly stop, None without an answer; one just begun gets 10 s to listen."""
+    clock = asyncio.get_running_loop()
+    give_up_s = clock.time() + _SOON_S
+    while True:
+        try:
+            await ask(_control_socket(layout), "down", listener=listener, silence_s=_STOP_SILENCE_S)
+        except NobodyThereError:
+            lock = ClusterLock.take(layout.lock)
+            if lock or clock.time() > give_up_s:
+                return lock
+            await asyncio.sleep(_POLL_S)
+        except ControlError:
+            return None
+        else:
+            return await _lock_within(layout, _SOON_S)
 
 
 async def _lock_within(layout: Layout, seconds: float) -> ClusterLock | None:

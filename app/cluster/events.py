@@ -51,7 +51,8 @@ class Announcer:
         """Tell everybody."""
         event = Event(subject, state, text)
         stamp = self._clock.now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        self._log.write(f"{stamp} {state:4} {subject}: {text}\n".encode())
+        with contextlib.suppress(OSError):  # a full disk must not end the cluster
+            self._log.write(f"{stamp} {state:4} {subject}: {text}\n".encode())
         for listener in tuple(self._listeners):
             listener(event)
 

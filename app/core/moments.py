@@ -1,6 +1,6 @@
 """Moments as they are stored and as they are shown: UTC, to the millisecond, with a `Z`."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from pydantic import PlainSerializer
@@ -14,6 +14,20 @@ def to_the_millisecond(moment: datetime) -> datetime:
 def timestamp(moment: datetime) -> str:
     """Return `2026-01-31T10:00:00.000Z`."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_MS = 253402300799999
+
+
+def to_milliseconds(moment: datetime) -> int:
+    """Return milliseconds since 1970, for cursors."""
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
+
+
+def from_milliseconds(milliseconds: int) -> datetime:
+    """Return the moment; what lies before 1970 or after the year 9999 becomes the nearest that does not."""
+    return _EPOCH + timedelta(milliseconds=min(max(milliseconds, 0), _LAST_MS))
 
 
 Timestamp = Annotated[datetime, PlainSerializer(timestamp, return_type=str)]

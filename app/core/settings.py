@@ -20,6 +20,13 @@ _MIN_DISTINCT_CHARACTERS = 10
 _SAMPLE_SECRET = re.compile(
     r"change.?(me|this)|secret|password|example|sample|insecure|replace|your[-_]|123456|qwerty", re.IGNORECASE
 )
+_HOST = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._%-]+)(:[0-9]{1,5})?"
+_MONGODB_URI = re.compile(
+    rf"mongodb(\+srv)?://([^:@/?#]+(:[^:@/?#]*)?@)?{_HOST}(,{_HOST})*(/[^?#]*)?(\?[^#]*)?"
+)
+_REDIS_URL = re.compile(
+    rf"rediss?://([^/?#]*@)?{_HOST}(/[0-9]*)?(\?[^#]*)?|unix://([^/?#]*@)?/[^?#]+(\?[^#]*)?"
+)
 _LIMIT = re.compile(r"^\s*\d+\s*(/|\s+per\s+)\s*\d*\s*(second|minute|hour|day)s?\s*$")
 
 Tier = Literal["standard", "premium"]
@@ -110,6 +117,20 @@ class Settings(BaseSettings):
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for network in value:
             ip_network(network)
+        return value
+
+    @field_validator("mongodb_uri")
+    @classmethod
+    def _mongodb_uri(cls, value: SecretStr) -> SecretStr:
+        if not _MONGODB_URI.fullmatch(value.get_secret_value()):
+            raise ValueError("not of the form mongodb://user:password@host:port/database, specials escaped")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url(cls, value: SecretStr) -> SecretStr:
+        if not _REDIS_URL.fullmatch(value.get_secret_value()):
+            raise ValueError("not of the form redis://user:password@host:port/0, specials escaped")
         return value
 
     @field_validator(

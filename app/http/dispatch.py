@@ -14,7 +14,6 @@ cancellation leaves it.
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -26,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.errors import BadRequestError, MethodNotAllowedError, NotFoundError, PayloadTooLargeError
 from app.http.context import RequestContext, context_of
+from app.http.handler import FastApiHandler, compile_handler
 from app.http.problems import problem_of, send_problem
 from app.http.routing import BODY_LIMIT_BYTES
 
@@ -118,7 +118,7 @@ class RouteTable:
                 node = node.literals.setdefault(segment, _Node())
         entry = TableRoute(
             route=context.original_route,
-            app=context.app,
+            app=compile_handler(context) or FastApiHandler(context.app),
             endpoint=context.endpoint,
             template=context.path_format or "",
             parameters=tuple(parameters),
@@ -170,9 +170,7 @@ class Dispatcher:
         scope["path_params"] = parameters
         scope["endpoint"] = route.endpoint
         scope["route"] = route.route
-        async with AsyncExitStack() as files:
-            scope["fastapi_middleware_astack"] = files  # where FastAPI closes uploaded files
-            await route.app(scope, _limited(scope, receive, route.body_limit_bytes), send)
+        await route.app(scope, _limited(scope, receive, route.body_limit_bytes), send)
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send, context: RequestContext) -> None:
         methods = self._table.methods(scope["path"])
@@ -187,9 +185,8 @@ class Dispatcher:
             if match is not Match.NONE:
                 context.template = other.path or context.template
                 scope.update(child_scope)
-                async with AsyncExitStack() as files:
-                    scope["fastapi_middleware_astack"] = files
-                    await other.handle(scope, _limited(scope, receive, BODY_LIMIT_BYTES), send)
+                serve = FastApiHandler(other.handle)
+                await serve(scope, _limited(scope, receive, BODY_LIMIT_BYTES), send)
                 return
         raise NotFoundError
 

@@ -19,8 +19,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.core.errors import UnsupportedMediaTypeError
-from app.http import json_body
+from app.http.json_request import JsonRequest
 
 MB: Final = 1024 * 1024
 BODY_LIMIT_BYTES: Final = MB
@@ -37,15 +36,6 @@ PROBLEM_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
 RouteHandler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
-class _StrictJsonRequest(Request):
-    """A request whose `json()` reads strictly; FastAPI asks it for the body."""
-
-    async def json(self) -> Any:
-        if not hasattr(self, "_json"):
-            self._json = json_body.parse(await self.body())
-        return self._json
-
-
 class ApiRoute(APIRoute):
     """A route that reads its JSON body strictly, before FastAPI does."""
 
@@ -56,9 +46,8 @@ class ApiRoute(APIRoute):
             return handle
 
         async def handle_json(request: Request) -> Response:
-            strict = _StrictJsonRequest(request.scope, request.receive)
-            if await strict.body():
-                _require_json(strict)
+            strict = JsonRequest(request.scope, request.receive)
+            if await strict.has_json():
                 await strict.json()
             return await handle(strict)
 
@@ -73,15 +62,3 @@ class ApiRouter(APIRouter):
         options.setdefault("route_class", ApiRoute)
         options["responses"] = {**PROBLEM_RESPONSES, **options.get("responses", {})}
         super().__init__(**options)
-
-
-def _require_json(request: Request) -> None:
-    content_type = request.headers.get("content-type", "")
-    media_type = content_type.partition(";")[0].strip().lower()
-    if media_type == "application/json":
-        return
-    if media_type.startswith("application/") and media_type.endswith("+json"):
-        return
-    raise UnsupportedMediaTypeError(
-        "Send the body as application/json.", headers={"Accept": "application/json"}
-    )

@@ -39,13 +39,13 @@ from app.state.expiring import holds_unexpired, with_entry
 from app.state.hot import HotCopies
 from app.state.last_admin import LastAdmin
 from app.state.mongo import Document, MongoStore
+from app.state.patience import Patience
 from app.state.principals import Role, user_copy
+from app.state.versions import VersionCheck, any_version
 
 RESET_TTL_S = 3600
 RESETS_MAX = 3
 """So many mailed links work at a time: asking again does not break the mail that is on its way."""
-_CHANGE_TRIES = 5
-"""A change that names no version meets others' at most so often before it gives up."""
 
 
 class EmailTakenError(ConflictError):
@@ -122,7 +122,7 @@ class Accounts:
         self._mongo = mongo
         self._hot = hot
         self._clock = clock
-        self._last_admin = LastAdmin(mongo)
+        self._last_admin = LastAdmin(mongo, clock)
         self._users = mongo.collection("users")
 
     async def create(
@@ -185,17 +185,23 @@ class Accounts:
             return [Account.from_document(document) async for document in cursor]
 
     async def change(
-        self, *, tenant_id: str, user_id: str, changes: AccountChanges, version: int | None = None
+        self,
+        *,
+        tenant_id: str,
+        user_id: str,
+        changes: AccountChanges,
+        check_version: VersionCheck = any_version,
     ) -> tuple[Account, Account]:
         """Apply `changes` and return the user before and after; nothing is written if nothing differs.
 
-        Deactivating raises the epoch. Raises NotFoundError, VersionConflictError if `version` is given and
-        not the current one, LastAdminError if nobody would be left to administer the tenant.
+        Deactivating raises the epoch. Raises NotFoundError, what `check_version` raises about the version
+        that is written over, LastAdminError if nobody would be left to administer the tenant,
+        VersionConflictError if others keep writing.
         """
-        for _ in range(_CHANGE_TRIES):
+        patience = Patience(self._clock)
+        while True:
             before = await self.get(tenant_id=tenant_id, user_id=user_id)
-            if version is not None and before.version != version:
-                break
+            check_version(before.version)
             differing = {key: value for key, value in changes.items() if getattr(before, key) != value}
             if not differing:
                 return before, before
@@ -208,7 +214,8 @@ class Accounts:
             after = await self._write(before, {"version": before.version}, update)
             if after is not None:
                 return before, after
-        raise VersionConflictError(current_version=before.version)
+            if not await patience.wait():
+                raise VersionConflictError(current_version=before.version)
 
     async def end_logins(self, *, tenant_id: str, user_id: str) -> Account:
         """Raise the epoch: every login of the user is dead on every replica. Raises NotFoundError."""

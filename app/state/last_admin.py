@@ -19,16 +19,15 @@ Documents: `tenants` {roster: int, leaving: [{user_id, user_version}]}. Cost: on
 its admins by index, one update; only for writes that end an admin.
 """
 
-import asyncio
-import random
+from itertools import count
 
+from app.core.clock import Clock
 from app.core.errors import ConflictError, NotFoundError
 from app.state.mongo import Document, MongoStore
+from app.state.patience import Patience
 
-_TRIES = 12
-_PATIENT_TRIES = 4
+_TRIES_BEFORE_VOIDING = 6
 """So often a mark of another is waited for before it is made void."""
-_WAIT_S = 0.05
 
 
 class LastAdminError(ConflictError):
@@ -44,9 +43,10 @@ class LastAdminError(ConflictError):
 class LastAdmin:
     """Lets admins go as long as one remains."""
 
-    def __init__(self, mongo: MongoStore) -> None:
-        """Works on `tenants` and `users`."""
+    def __init__(self, mongo: MongoStore, clock: Clock) -> None:
+        """`clock` measures how long to compete with others."""
         self._mongo = mongo
+        self._clock = clock
         self._tenants = mongo.collection("tenants")
         self._users = mongo.collection("users")
 
@@ -57,7 +57,8 @@ class LastAdmin:
         NotFoundError without such a tenant, ConflictError if others keep changing roles at the same time.
         """
         mark = {"user_id": user_id, "user_version": user_version}
-        for attempt in range(_TRIES):
+        patience = Patience(self._clock)
+        for attempt in count():
             tenant = await self._get_tenant(tenant_id)
             admins = await self._active_admins(tenant_id)
             pending = [row for row in tenant["leaving"] if admins.get(row["user_id"]) == row["user_version"]]
@@ -68,10 +69,10 @@ class LastAdmin:
                     return
             elif not hidden:
                 raise LastAdminError
-            elif attempt >= _PATIENT_TRIES:
+            elif attempt >= _TRIES_BEFORE_VOIDING:
                 await self._void(tenant_id, hidden[0])
-            await asyncio.sleep(random.uniform(0, _WAIT_S))  # noqa: S311  # spreads contenders, hides nothing
-        raise ConflictError("Roles are being changed by others at the same time. Try again.")
+            if not await patience.wait():
+                raise ConflictError("Roles are being changed by others at the same time. Try again.")
 
     async def _get_tenant(self, tenant_id: str) -> Document:
         async with self._mongo.guard("tenants.find_roster"):

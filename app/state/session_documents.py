@@ -10,12 +10,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal, Self, get_args
 
 import orjson
 
 from app.core.errors import PayloadTooLargeError, ValidationFailedError
+from app.core.moments import timestamp, to_milliseconds
 from app.state import keys
 from app.state.hot import HotCopy, HotRead
 
@@ -36,8 +37,6 @@ TTL_MAX_S = 366 * _DAY_S
 EXTEND_SHARE = 0.1
 """A session is extended on access once this share of its time to live is spent: no write per read."""
 DATA_MAX_BYTES = 64 * 1024
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +152,12 @@ class Session:
 
     def copy(self, now: datetime) -> HotCopy:
         """Return the hot copy, to be stored now."""
-        head = (self.version, milliseconds(self.expires_at), self.ttl_s, self.type)
+        head = (self.version, to_milliseconds(self.expires_at), self.ttl_s, self.type)
         return HotCopy(
             orjson.dumps(head),
             self.body,
-            life_ms=milliseconds(self.expires_at) - milliseconds(now),
-            touch_in_ms=max(1, milliseconds(self.extended_from) - milliseconds(now)),
+            life_ms=to_milliseconds(self.expires_at) - to_milliseconds(now),
+            touch_in_ms=max(1, to_milliseconds(self.extended_from) - to_milliseconds(now)),
         )
 
 
@@ -189,18 +188,3 @@ def encode_data(data: dict[str, Any]) -> bytes:
 def hot_name(owner: Owner, session_id: str) -> str:
     """Name of a session's hot copy."""
     return keys.owned_name("session", owner.tenant_id, owner.user_id, session_id)
-
-
-def to_the_millisecond(moment: datetime) -> datetime:
-    """Return the moment as MongoDB keeps it, so that what is answered is what is stored."""
-    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
-
-
-def milliseconds(moment: datetime) -> int:
-    """Return a moment as milliseconds since 1970."""
-    return (moment - _EPOCH) // timedelta(milliseconds=1)
-
-
-def timestamp(moment: datetime) -> str:
-    """Return a moment in UTC as ISO 8601 with milliseconds and `Z`."""
-    return f"{moment.astimezone(UTC).isoformat(timespec='milliseconds')[:-6]}Z"

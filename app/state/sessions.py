@@ -26,21 +26,16 @@ import logging
 import random
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from pymongo.errors import DuplicateKeyError
 
 from app.core.clock import Clock
-from app.core.errors import (
-    CargoFlowError,
-    NotFoundError,
-    PreconditionFailedError,
-    StoreUnavailableError,
-    VersionConflictError,
-)
+from app.core.errors import CargoFlowError, NotFoundError, StoreUnavailableError, VersionConflictError
 from app.core.ids import new_id
+from app.core.moments import to_milliseconds, to_the_millisecond
 from app.state.hot import MISS, HotCopies, HotRead
 from app.state.mongo import Document, MongoStore, unexpired
 from app.state.patience import Patience
@@ -53,10 +48,9 @@ from app.state.session_documents import (
     encode_data,
     head_of,
     hot_name,
-    milliseconds,
-    to_the_millisecond,
 )
 from app.state.turnstile import Turnstile
+from app.state.versions import VersionCheck, any_version
 
 _log = logging.getLogger(__name__)
 
@@ -80,28 +74,6 @@ class SessionLimitError(CargoFlowError):
         super().__init__(
             f"There may be {limit} sessions of type {session_type}. Delete one, or wait until one expires."
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """Which version the caller believes to write over; checked in this order."""
-
-    if_match: int | None = None
-    version: int | None = None
-
-    def check(self, current: int) -> None:
-        """Raise PreconditionFailedError or VersionConflictError if it is another one."""
-        if self.if_match not in (None, current):
-            raise PreconditionFailedError(current_version=current)
-        if self.version not in (None, current):
-            raise VersionConflictError(current_version=current)
-
-    def met_by(self, current: int) -> bool:
-        """Say whether `check` would be silent."""
-        return self.if_match in (None, current) and self.version in (None, current)
-
-
-ANY_VERSION = Expected()
 
 
 async def ensure_indexes(mongo: MongoStore) -> None:
@@ -181,7 +153,7 @@ class Sessions:
             raise NotFoundError
         if seen.state == "hit":
             version, expires_at_ms, session_type = head_of(seen)
-            if expires_at_ms > milliseconds(self._clock.now()):
+            if expires_at_ms > to_milliseconds(self._clock.now()):
                 if extend and seen.touch:
                     return await self._extend_seen(owner, session_id, seen)
                 return Reading(seen.body, version, session_type)
@@ -226,24 +198,24 @@ class Sessions:
         session_id: str,
         change: Change,
         *,
-        expected: Expected = ANY_VERSION,
+        check_version: VersionCheck = any_version,
         ttl_s: int | None = None,
     ) -> Session:
         """Give a session the data that `change` makes of it, one version on, and return it.
 
-        `ttl_s`: a new time to live, from now on. Raises NotFoundError; PreconditionFailedError or
-        VersionConflictError if `expected` is not met, or if others keep writing for longer than anybody
-        should wait; CrowdedError if too many wait already; PayloadTooLargeError; StoreUnavailableError; and
-        whatever `change` raises.
+        `check_version` is asked before `change`; what it passed is what is written over. `ttl_s`: a
+        new time to live, from now on. Raises NotFoundError; VersionConflictError if others keep writing for
+        longer than anybody should wait; CrowdedError if too many wait already; PayloadTooLargeError;
+        StoreUnavailableError; and whatever these two raise.
         """
         name = hot_name(owner, session_id)
         async with self._turnstile.turn(name), self._hot.writing(name) as write:
             session = self._alive(write.before)
-            if session is None or not expected.met_by(session.version):
+            if session is None or not _passes(check_version, session.version):
                 session = await self._get(owner, session_id)
             patience = Patience(self._clock)
             while True:
-                expected.check(session.version)
+                check_version(session.version)
                 data = change(session)
                 if data is None:
                     changed: Session | None = session
@@ -372,6 +344,14 @@ class Sessions:
 
 def _slots(session_type: SessionType) -> range:
     return range(1 if session_type in SINGLE else SESSIONS_MAX)
+
+
+def _passes(check_version: VersionCheck, version: int) -> bool:
+    try:
+        check_version(version)
+    except CargoFlowError:
+        return False
+    return True
 
 
 def _expired() -> Document:

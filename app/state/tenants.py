@@ -1,7 +1,7 @@
 """Tenants: the companies that operate on the platform, and the settings all their users share.
 
-Guarantees: a change names the version it read or wins over nobody silently: of two that name one version, one
-wins. Reads are by the caller's own tenant id alone.
+Guarantees: a change is compare-and-set on the version it read, so of two that name one version, one wins.
+Reads are by the caller's own tenant id alone.
 
 A registration that is killed between inserting its tenant and its first user leaves a tenant without users.
 Nobody can see it and nothing refers to it.
@@ -13,7 +13,7 @@ When MongoDB is gone: StoreUnavailableError. Redis is not involved.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Self, TypedDict
 
@@ -22,6 +22,8 @@ from app.core.errors import NotFoundError, VersionConflictError
 from app.core.ids import new_id
 from app.core.moments import to_the_millisecond
 from app.state.mongo import Document, MongoStore
+from app.state.patience import Patience
+from app.state.versions import VersionCheck, any_version
 
 
 class TenantChanges(TypedDict, total=False):
@@ -91,25 +93,27 @@ class Tenants:
             raise NotFoundError
         return Tenant.from_document(document)
 
-    async def change(self, tenant_id: str, changes: TenantChanges, *, version: int | None = None) -> Tenant:
-        """Apply `changes` and return the tenant; nothing is written if there are none.
+    async def change(
+        self, tenant_id: str, changes: TenantChanges, *, check_version: VersionCheck = any_version
+    ) -> Tenant:
+        """Apply `changes` and return the tenant; nothing is written if nothing differs.
 
-        Raises NotFoundError, VersionConflictError if `version` is given and not the current one.
+        Raises NotFoundError, what `check_version` raises about the version that is written over,
+        VersionConflictError if others keep writing.
         """
-        if changes:
-            wanted: Document = (
-                {"_id": tenant_id} if version is None else {"_id": tenant_id, "version": version}
-            )
-            update = {
-                "$set": {**changes, "updated_at": to_the_millisecond(self._clock.now())},
-                "$inc": {"version": 1},
-            }
+        patience = Patience(self._clock)
+        while True:
+            before = await self.get(tenant_id)
+            check_version(before.version)
+            differing = {key: value for key, value in changes.items() if getattr(before, key) != value}
+            if not differing:
+                return before
+            changed: dict[str, Any] = {**differing, "updated_at": to_the_millisecond(self._clock.now())}
             async with self._mongo.guard("tenants.update"):
-                result = await self._tenants.update_one(wanted, update)
-            changed = result.matched_count == 1
-        else:
-            changed = False
-        tenant = await self.get(tenant_id)
-        if version is not None and not changed and tenant.version != version:
-            raise VersionConflictError(current_version=tenant.version)
-        return tenant
+                result = await self._tenants.update_one(
+                    {"_id": tenant_id, "version": before.version}, {"$set": changed, "$inc": {"version": 1}}
+                )
+            if result.matched_count == 1:
+                return replace(before, **changed, version=before.version + 1)
+            if not await patience.wait():
+                raise VersionConflictError(current_version=before.version)

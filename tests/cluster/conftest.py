@@ -1,7 +1,7 @@
 """Running clusters for the acceptance tests: three replicas behind Nginx, started by `./cargoflow up`.
 
-- `world`: the shared cluster, whose limits never bite, but for those of the tier `premium`. Every test finds it
-  whole, whatever the one before did.
+- `world`: the shared cluster, whose limits never bite, but for those of the tier `premium`. Every test finds
+  it whole, whatever the one before did.
 - `strict`: a second one, where a user, and an address without a user, may ask `limits.LIMITED` times an hour.
 """
 
@@ -21,22 +21,27 @@ def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster
 
 
 @pytest.fixture(scope="session")
-def strict_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with Cluster(tmp_path_factory.mktemp("strict") / "data", replicas=3, env=STRICT) as cluster:
-        yield cluster
-
-
-@pytest.fixture
-async def world(shared_cluster: Cluster) -> AsyncIterator[World]:
+async def shared_world(shared_cluster: Cluster) -> AsyncIterator[World]:
     world = World(shared_cluster)
-    await world.whole()
     yield world
     await world.close()
 
 
 @pytest.fixture
-async def strict(strict_cluster: Cluster) -> AsyncIterator[World]:
-    world = World(strict_cluster)
-    await world.whole()
-    yield world
-    await world.close()
+async def world(shared_world: World) -> World:
+    await shared_world.whole()
+    return shared_world
+
+
+@pytest.fixture(scope="module")
+async def strict_world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    async with Cluster(tmp_path_factory.mktemp("strict") / "data", replicas=3, env=STRICT) as cluster:
+        world = World(cluster)
+        yield world
+        await world.close()
+
+
+@pytest.fixture
+async def strict(strict_world: World) -> World:
+    await strict_world.whole()
+    return strict_world

@@ -53,7 +53,7 @@ def wait_until(condition: Callable[[], object], *, timeout_s: float = 60.0) -> N
 async def until(condition: Callable[[], object], *, timeout_s: float = 60.0) -> None:
     """Do what `wait_until` does, without blocking the event loop. Raises TimeoutError."""
     async with asyncio.timeout(timeout_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  # what is waited for happens in another process
             await asyncio.sleep(_POLL_S)
 
 

@@ -1,7 +1,7 @@
 """Replicas on machines whose clocks are an hour off agree with the others on everything."""
 
 import asyncio
-import random
+import secrets
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.core.settings import Settings
-from tests.cluster.counts import full
+from tests.cluster.counts import full, show
 from tests.cluster.harness import Cluster
 from tests.cluster.limits import GENEROUS, LIMITED
 from tests.cluster.wire import Door
@@ -53,13 +53,16 @@ async def skewed(
         SkewedReplica(folder / name, settings, name=name, off_by_s=off_by_s)
         for name, off_by_s in (("ahead", HOUR_S), ("behind", -HOUR_S))
     ]
+    doors = {replica.name: Door(replica.url) for replica in replicas}
     try:
         for replica in replicas:
             replica.spawn()
         for replica in replicas:
             replica.wait_until_ready()
-        yield {replica.name: Door(replica.url) for replica in replicas}
+        yield doors
     finally:
+        for door in doors.values():
+            await door.close()
         for replica in replicas:
             replica.stop()
 
@@ -75,7 +78,7 @@ async def test_a_token_minted_on_any_clock_is_accepted_on_every_other(
         for used_at, door in places.items():
             reply = await door.ask("GET", f"{API}/auth/me", token=login["access_token"])
             assert reply.status == 200, f"minted {minted_by}, used {used_at}: {reply}"
-        refreshed_by = random.choice(list(places.values()))
+        refreshed_by = secrets.choice(list(places.values()))
         refresh = {"refresh_token": login["refresh_token"]}
         fresh = expect(200, await refreshed_by.ask("POST", f"{API}/auth/refresh", body=refresh))
         expect(200, await world.nginx.ask("GET", f"{API}/auth/me", token=fresh["access_token"]))
@@ -116,7 +119,7 @@ async def test_sessions_expire_at_the_right_moment_whichever_clock_made_them(
     living = gone = 0
     while any(datetime.now(UTC) < expires_at + 2 * SLACK for expires_at in made.values()):
         for session_id, expires_at in made.items():
-            name, door = random.choice(list(makers.items()))
+            name, door = secrets.choice(list(makers.items()))
             sent = datetime.now(UTC)
             path = f"{API}/sessions/{session_id}?extend=false"
             reply = await door.ask("GET", path, token=person.token)
@@ -128,6 +131,6 @@ async def test_sessions_expire_at_the_right_moment_whichever_clock_made_them(
                 assert reply.status == 404, f"read {name}, {sent - expires_at} after its end: {reply}"
                 gone += 1
         await asyncio.sleep(0.05)
-    print(f"\n{living} reads before the end, {gone} after it")
+    show(f"{living} reads before the end, {gone} after it")
     assert living
     assert gone

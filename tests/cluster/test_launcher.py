@@ -15,6 +15,8 @@ import redis
 
 from tests.cluster.harness import Cluster, free_port, wait_until
 
+MongoClient = pymongo.MongoClient[dict[str, object]]
+
 
 def left_of(*data: Path) -> list[psutil.Process]:
     """Every running process that works in, or was told of, one of these data folders."""
@@ -53,7 +55,7 @@ def test_status_lists_every_process_with_a_living_pid_and_where_it_listens(runni
     assert None not in pids.values()
     assert len(set(pids.values())) == 7
     assert all(psutil.pid_exists(pid) for pid in pids.values() if pid)
-    with pymongo.MongoClient(status["stores"]["mongo"]["uri"], serverSelectionTimeoutMS=5000) as mongo:
+    with MongoClient(status["stores"]["mongo"]["uri"], serverSelectionTimeoutMS=5000) as mongo:
         assert mongo.admin.command("ping")["ok"] == 1
     with redis.Redis.from_url(status["stores"]["redis"]["url"]) as store:
         assert store.config_get("appendonly") == {"appendonly": "yes"}
@@ -92,7 +94,7 @@ def test_a_killed_worker_comes_back(running: Cluster) -> None:
 
 def test_killed_stores_come_back_with_everything_they_had_acknowledged(running: Cluster) -> None:
     stores = running.status()["stores"]
-    with pymongo.MongoClient(stores["mongo"]["uri"], serverSelectionTimeoutMS=20_000) as mongo:
+    with MongoClient(stores["mongo"]["uri"], serverSelectionTimeoutMS=20_000) as mongo:
         for number in range(200):
             mongo["launcher"]["kept"].insert_one({"_id": number})
         running.wait_for("mongo", not_pid=running.kill("mongo"))
@@ -108,7 +110,7 @@ def test_killed_stores_come_back_with_everything_they_had_acknowledged(running: 
     running.wait_until_ready()
 
 
-def _answers(mongo: "pymongo.MongoClient[dict[str, object]]") -> bool:
+def _answers(mongo: MongoClient) -> bool:
     try:
         mongo.admin.command("ping")
     except pymongo.errors.PyMongoError:
@@ -210,14 +212,14 @@ def test_a_replica_that_dies_at_start_up_fails_up_with_its_last_words_and_leaves
 def test_what_was_stored_is_there_after_down_and_up(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path / "data", replicas=1)
     with cluster:
-        with pymongo.MongoClient(cluster.status()["stores"]["mongo"]["uri"]) as mongo:
+        with MongoClient(cluster.status()["stores"]["mongo"]["uri"]) as mongo:
             mongo["launcher"]["kept"].insert_one({"_id": "kept"})
         with redis.Redis.from_url(cluster.status()["stores"]["redis"]["url"]) as store:
             store.set("launcher:kept", "yes")
         secret = (cluster.data / "secrets" / "jwt").read_text()
     assert left_of(cluster.data) == []
     with cluster:
-        with pymongo.MongoClient(cluster.status()["stores"]["mongo"]["uri"]) as mongo:
+        with MongoClient(cluster.status()["stores"]["mongo"]["uri"]) as mongo:
             assert mongo["launcher"]["kept"].find_one() == {"_id": "kept"}
         with redis.Redis.from_url(cluster.status()["stores"]["redis"]["url"]) as store:
             assert store.get("launcher:kept") == b"yes"
@@ -259,6 +261,23 @@ def test_the_foreground_cluster_drains_at_ctrl_c_and_leaves_nothing_running(tmp_
     finally:
         cluster.down()
         process.wait(60)
+
+
+def test_the_foreground_cluster_outlives_whoever_read_its_output(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path / "data", replicas=1)
+    argv = cluster.argv("up", *cluster.up_arguments())
+    with subprocess.Popen(argv, env=cluster.environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            process.stdout.readline()
+            process.stdout.close()
+            cluster.wait_until_ready()
+            cluster.wait_for("worker-1", not_pid=cluster.kill("worker-1"))
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+        finally:
+            cluster.down()
+    assert left_of(cluster.data) == []
 
 
 @pytest.mark.parametrize("command", ["down", "up"])

@@ -1,14 +1,14 @@
-"""A limit of N lets N through: however many replicas count, whatever clients claim, whoever dies meanwhile."""
+"""A limit of N lets N through, however many replicas count, whatever clients claim, whoever dies."""
 
 import asyncio
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 
 from app.state import keys
-from tests.cluster.counts import full
+from tests.cluster.counts import full, show
 from tests.cluster.limits import LIMITED
 from tests.cluster.wire import Connection, Reply
 from tests.cluster.world import API, PASSWORD, Person, World, expect, fresh_email, in_parallel, until
@@ -34,11 +34,11 @@ async def forget_addresses(world: World) -> None:
 
 
 @pytest.fixture
-async def person(strict: World) -> AsyncIterator[Person]:
+async def person(strict: World) -> Person:
     await forget_addresses(strict)
     person = await strict.person()
     await forget_addresses(strict)
-    yield person
+    return person
 
 
 async def at_once(urls: list[str], count: int, ask: Callable[[Connection, int], object]) -> list[Reply]:
@@ -77,7 +77,7 @@ async def test_of_a_thousand_requests_of_one_user_at_once_exactly_as_many_as_all
     urls = [strict.nginx.url] if way == "through nginx" else [door.url for door in strict.doors]
     replies = await at_once(urls, REQUESTS, lambda connection, n: who_am_i(connection, n, token=person.token))
     counted = outcome(replies)
-    print(f"\n{way}: {REQUESTS} at once, {LIMITED} allowed: {dict(counted)}")
+    show(f"{way}: {REQUESTS} at once, {LIMITED} allowed: {dict(counted)}")
     assert counted == {200: LIMITED, 429: REQUESTS - LIMITED}
 
 
@@ -90,7 +90,7 @@ async def test_lies_about_where_a_request_comes_from_open_no_second_window(
 
     replies = await at_once([door.url for door in strict.places], REQUESTS, lie)
     counted = outcome(replies)
-    print(f"\n{REQUESTS} without a credential, {LIMITED} allowed an address: {dict(counted)}")
+    show(f"{REQUESTS} without a credential, {LIMITED} allowed an address: {dict(counted)}")
     assert counted == {401: LIMITED, 429: REQUESTS - LIMITED}
 
 
@@ -116,7 +116,9 @@ async def test_logins_that_succeed_use_nothing_up(strict: World, person: Person)
         expect(200, await strict.places[n % 4].ask("POST", f"{API}/auth/login", body=body))
 
 
-async def test_a_rolling_restart_in_the_middle_gives_nobody_a_new_window(strict: World, person: Person) -> None:
+async def test_a_rolling_restart_in_the_middle_gives_nobody_a_new_window(
+    strict: World, person: Person
+) -> None:
     replies: list[Reply] = []
     restarted = asyncio.Event()
 
@@ -142,18 +144,21 @@ async def test_a_rolling_restart_in_the_middle_gives_nobody_a_new_window(strict:
         lambda connection, n: who_am_i(connection, n, token=person.token),
     )
     counted = outcome(replies)
-    print(f"\n{len(replies)} requests around a restart, {LIMITED} allowed: {dict(counted)}")
+    show(f"{len(replies)} requests around a restart, {LIMITED} allowed: {dict(counted)}")
     assert counted == {200: LIMITED, 429: len(replies) - LIMITED}
 
 
 async def test_killing_every_replica_gives_nobody_a_new_window(strict: World, person: Person) -> None:
     before = await in_parallel(
-        (strict.nginx.ask("GET", f"{API}/auth/me", token=person.token) for _ in range(LIMITED // 2)), at_once=8
+        (strict.nginx.ask("GET", f"{API}/auth/me", token=person.token) for _ in range(LIMITED // 2)),
+        at_once=8,
     )
     killed = {name: await strict.send(name, signal.SIGKILL) for name in strict.replicas}
 
     async def others_came() -> bool:
-        return all(row["pid"] not in {None, killed[row["name"]]} for row in (await strict.status())["replicas"])
+        return all(
+            row["pid"] not in {None, killed[row["name"]]} for row in (await strict.status())["replicas"]
+        )
 
     await until(others_came, timeout_s=60)
     await strict.whole()
@@ -173,6 +178,8 @@ async def test_a_stranger_is_refused_and_never_told_more_by_a_limit_that_is_used
     answers = {}
     for email in (known, unknown):
         guess = {"email": email, "password": "certainly-not-this-one"}
-        replies = [await strict.nginx.ask("POST", f"{API}/auth/login", body=guess) for _ in range(LOGINS_ALLOWED + 1)]
+        replies = [
+            await strict.nginx.ask("POST", f"{API}/auth/login", body=guess) for _ in range(LOGINS_ALLOWED + 1)
+        ]
         answers[email] = [(reply.status, reply.code, reply.json()["detail"][:20]) for reply in replies]
     assert answers[known] == answers[unknown]

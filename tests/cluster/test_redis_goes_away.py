@@ -1,13 +1,12 @@
-"""Redis is where what is hot lives, and nothing else: frozen, killed or emptied, it costs time and no more."""
+"""Redis is where what is hot lives: frozen, killed or emptied, it costs time and nothing else."""
 
 import asyncio
-import random
 import signal
 import time
 
 import pytest
 
-from tests.cluster.counts import full
+from tests.cluster.counts import full, show
 from tests.cluster.kept import assert_gone_everywhere, assert_seen_everywhere, make_many
 from tests.cluster.wire import Reply
 from tests.cluster.world import (
@@ -33,7 +32,9 @@ async def timed(world: World, method: str, path: str, **details: object) -> tupl
 
 
 @pytest.mark.timeout(300)
-async def test_a_frozen_redis_closes_the_login_and_nothing_else_and_leaves_no_stale_copy(world: World) -> None:
+async def test_a_frozen_redis_closes_the_login_and_nothing_else_and_leaves_no_stale_copy(
+    world: World,
+) -> None:
     sessions = await make_many(world, world.nginx, SESSIONS)
     await assert_seen_everywhere(world, sessions)  # so that every one has a hot copy
     owner = sessions[0].owner
@@ -56,7 +57,9 @@ async def test_a_frozen_redis_closes_the_login_and_nothing_else_and_leaves_no_st
             assert int(reply.headers["retry-after"]) > 0
         for kept in sessions:
             data = {"n": kept.data["n"], "written": "while redis was frozen"}
-            took_s, reply = await timed(world, "PATCH", kept.path, token=kept.owner.token, body={"data": data})
+            took_s, reply = await timed(
+                world, "PATCH", kept.path, token=kept.owner.token, body={"data": data}
+            )
             expect(200, reply)
             kept.data = data
             slowest["write"] = max(slowest["write"], took_s)
@@ -73,7 +76,7 @@ async def test_a_frozen_redis_closes_the_login_and_nothing_else_and_leaves_no_st
     body = {"email": owner.email, "password": PASSWORD}
     expect(200, await world.nginx.ask("POST", f"{API}/auth/login", body=body))
     shown = ", ".join(f"{what} {seconds:.2f} s" for what, seconds in slowest.items())
-    print(f"\nslowest while frozen: {shown}; well again {recovered_s:.1f} s after it went on")
+    show(f"slowest while frozen: {shown}; well again {recovered_s:.1f} s after it went on")
     assert max(slowest.values()) < NGINX_TIMEOUT_S
 
 
@@ -89,7 +92,7 @@ async def test_writes_under_way_while_redis_freezes_and_thaws_leave_no_stale_cop
         nonlocal writes
         kept = sessions[number]
         while not stop.is_set():
-            writer, reader = random.sample(world.places, 2)
+            writer, reader = world.two_places()
             data = {"n": kept.data["n"] + 1}
             expect(200, await writer.ask("PATCH", kept.path, token=kept.owner.token, body={"data": data}))
             kept.data = data
@@ -106,7 +109,7 @@ async def test_writes_under_way_while_redis_freezes_and_thaws_leave_no_stale_cop
                 await asyncio.sleep(pause_s)
             await asyncio.sleep(1.0)
         stop.set()
-    print(f"\n{writes} writes, {len(stale)} stale reads")
+    show(f"{writes} writes, {len(stale)} stale reads")
     assert not stale
     await assert_seen_everywhere(world, sessions)
 
@@ -117,7 +120,9 @@ async def test_nobody_is_logged_out_and_nothing_is_lost_when_redis_is_killed(wor
     people = await world.register(3)
     killed = await world.send("redis", signal.SIGKILL)
     for kept in sessions:
-        expect(200, await world.persist("PATCH", kept.path, token=kept.owner.token, body={"data": {"killed": 1}}))
+        expect(
+            200, await world.persist("PATCH", kept.path, token=kept.owner.token, body={"data": {"killed": 1}})
+        )
         kept.data |= {"killed": 1}
 
     async def restarted() -> bool:
@@ -125,7 +130,7 @@ async def test_nobody_is_logged_out_and_nothing_is_lost_when_redis_is_killed(wor
 
     back_s = await until(restarted, timeout_s=60)
     well_s = await until(lambda: everyone_ready(world))
-    print(f"\nredis was back after {back_s:.1f} s, everybody well {well_s:.1f} s later")
+    show(f"redis was back after {back_s:.1f} s, everybody well {well_s:.1f} s later")
     for person in [*people, *{kept.owner for kept in sessions}]:
         for door in world.places:
             expect(200, await door.ask("GET", f"{API}/auth/me", token=person.token))
@@ -164,7 +169,7 @@ async def test_emptying_redis_again_and_again_under_writes_makes_no_read_stale(w
         nonlocal reads
         kept = sessions[number]
         while not stop.is_set():
-            writer, reader = random.sample(world.places, 2)
+            writer, reader = world.two_places()
             data = {"n": kept.data["n"] + 1}
             expect(200, await writer.ask("PATCH", kept.path, token=kept.owner.token, body={"data": data}))
             kept.data = data
@@ -176,9 +181,9 @@ async def test_emptying_redis_again_and_again_under_writes_makes_no_read_stale(w
         for number in range(len(sessions)):
             group.create_task(write_and_read(number))
         async with world.redis() as store:
-            for _ in range(full(100, 10)):
-                await asyncio.sleep(random.uniform(0.05, 0.4))
+            for n in range(full(100, 10)):
+                await asyncio.sleep(0.05 + 0.04 * (n % 10))
                 store.flushall()
         stop.set()
-    print(f"\n{reads} writes read back while Redis was emptied, 0 stale")
+    show(f"{reads} writes read back while Redis was emptied, 0 stale")
     await in_parallel((assert_seen_everywhere(world, [kept]) for kept in sessions), at_once=1)

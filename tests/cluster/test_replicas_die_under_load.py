@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.cluster.counts import full
+from tests.cluster.counts import full, show
 from tests.cluster.load import Load, Request
 from tests.cluster.nginx_log import NginxLog
 from tests.cluster.wire import Reply
@@ -90,8 +90,10 @@ async def test_killing_a_replica_with_reads_in_its_hands_fails_none_of_them(worl
             counted += cut_off >= EXPOSED
             # so that it takes its share again before the next one goes
             await load.answered(load.tally.answered + len(load.tally.failures) + 10 * CONNECTIONS)
-    print(f"\n{kills} kills, {counted} with {EXPOSED} reads or more in the replica's hands; cut off / in flight:")
-    print(f"{' '.join(exposures)}\n{load.tally}")
+    show(
+        f"{kills} kills, {counted} of them with {EXPOSED} reads or more in the replica's hands\n"
+        f"cut off / in flight: {' '.join(exposures)}\n{load.tally}"
+    )
     assert not load.tally.failures, str(load.tally)
     assert counted >= KILLS, "too few reads were exposed for this to prove anything"
 
@@ -122,9 +124,9 @@ async def test_restarting_and_scaling_under_load_fails_no_read_and_no_write_and_
         for step in (("restart",), ("scale", "5"), ("scale", "2"), ("scale", "3")):
             before = load.tally.answered
             await asyncio.to_thread(world.cluster.cli, *step)
-            print(f"\n{' '.join(step)}: {load.tally.answered - before} answered meanwhile", end="")
+            show(f"{' '.join(step)}: {load.tally.answered - before} answered meanwhile")
         await load.answered(REQUESTS)
-    print(f"\n{load.tally}")
+    show(f"{load.tally}")
     assert not load.tally.failures, str(load.tally)
     assert len(load.tally.replicas) >= 5, "the new replicas took no traffic"
     async with world.mongo() as database:
@@ -149,7 +151,7 @@ async def test_a_frozen_replica_slows_reads_down_and_fails_none_and_serves_again
             return load.tally.replicas[name] > served_before + 50
 
         took_s = await until(serves_again, timeout_s=60)
-    print(f"\nfrozen for {FROZEN_S} s: {load.tally}; its share again after {took_s:.1f} s")
+    show(f"frozen for {FROZEN_S} s: {load.tally}; its share again after {took_s:.1f} s")
     assert not load.tally.failures, str(load.tally)
 
 
@@ -169,7 +171,9 @@ async def test_a_change_cut_off_by_a_kill_happened_or_did_not_and_never_happens_
         async def write(number: int, made: list[str] = made) -> tuple[str, int, int | None]:
             target = made[number % len(made)]
             change = {"data": {f"field-{number}": number}}
-            reply = await world.nginx.ask("PATCH", f"{API}/sessions/{target}", token=person.token, body=change)
+            reply = await world.nginx.ask(
+                "PATCH", f"{API}/sessions/{target}", token=person.token, body=change
+            )
             return target, number, reply.status
 
         victim = names[round_number % len(names)]
@@ -191,4 +195,4 @@ async def test_a_change_cut_off_by_a_kill_happened_or_did_not_and_never_happens_
         assert not lost
         for target in made:
             expect(204, await world.nginx.ask("DELETE", f"{API}/sessions/{target}", token=person.token))
-    print(f"\n{unknown} changes were cut off, each happened or did not, everywhere alike")
+    show(f"{unknown} changes were cut off, each happened or did not, everywhere alike")

@@ -1,7 +1,6 @@
 """What is revoked through one replica is revoked on all of them with the acknowledgement."""
 
 import asyncio
-import random
 
 import pytest
 
@@ -23,18 +22,18 @@ async def statuses(world: World, token: str, path: str = f"{API}/auth/me") -> se
 
 async def login(world: World, email: str, password: str = PASSWORD) -> Person:
     body = {"email": email, "password": password}
-    door = random.choice(world.places)
+    door = world.anywhere()
     return Person.from_login(expect(200, await door.ask("POST", f"{API}/auth/login", body=body)))
 
 
 async def employ(world: World, admin: Person, role: str) -> Person:
     body = {"email": fresh_email(), "name": "Grace", "role": role, "password": PASSWORD}
-    expect(201, await random.choice(world.places).ask("POST", f"{API}/users", token=admin.token, body=body))
+    expect(201, await world.anywhere().ask("POST", f"{API}/users", token=admin.token, body=body))
     return await login(world, body["email"])
 
 
 async def change(world: World, admin: Person, person: Person, **fields: object) -> None:
-    door = random.choice(world.places)
+    door = world.anywhere()
     expect(200, await door.ask("PATCH", f"{API}/users/{person.id}", token=admin.token, body=fields))
 
 
@@ -44,10 +43,10 @@ async def test_a_logout_is_known_everywhere_at_once_and_ends_no_other_login(worl
     for _ in range(ROUNDS):
         leaving = await login(world, person.email)
         assert await statuses(world, leaving.token) == {200}  # every replica has seen it alive
-        expect(204, await random.choice(world.places).ask("POST", f"{API}/auth/logout", token=leaving.token))
+        expect(204, await world.anywhere().ask("POST", f"{API}/auth/logout", token=leaving.token))
         assert await statuses(world, leaving.token) == {401}
         refresh = {"refresh_token": leaving.refresh_token}
-        expect(401, await random.choice(world.places).ask("POST", f"{API}/auth/refresh", body=refresh))
+        expect(401, await world.anywhere().ask("POST", f"{API}/auth/refresh", body=refresh))
         assert await statuses(world, person.token) == {200}
 
 
@@ -58,7 +57,7 @@ async def test_logging_out_everywhere_ends_every_login_everywhere_at_once(world:
         logins = [await login(world, person.email) for _ in range(3)]
         for one in logins:
             assert await statuses(world, one.token) == {200}
-        door = random.choice(world.places)
+        door = world.anywhere()
         expect(204, await door.ask("POST", f"{API}/auth/logout-all", token=logins[0].token))
         for one in logins:
             assert await statuses(world, one.token) == {401}
@@ -86,9 +85,9 @@ async def test_a_deactivated_user_is_out_everywhere_at_once_and_stays_out(world:
         await change(world, owner, person, active=False)
         assert await statuses(world, person.token) == {401}
         body = {"email": person.email, "password": PASSWORD}
-        expect(401, await random.choice(world.places).ask("POST", f"{API}/auth/login", body=body))
+        expect(401, await world.anywhere().ask("POST", f"{API}/auth/login", body=body))
         refresh = {"refresh_token": person.refresh_token}
-        expect(401, await random.choice(world.places).ask("POST", f"{API}/auth/refresh", body=refresh))
+        expect(401, await world.anywhere().ask("POST", f"{API}/auth/refresh", body=refresh))
         await change(world, owner, person, active=True)
         assert await statuses(world, person.token) == {401}, "a login from before came back to life"
 
@@ -103,6 +102,6 @@ async def test_a_deleted_api_key_opens_nothing_anywhere(world: World) -> None:
         for door in world.places:
             expect(200, await door.ask("GET", f"{API}/auth/me", headers=headers))
         path = f"{API}/api-keys/{made['id']}"
-        expect(204, await random.choice(world.places).ask("DELETE", path, token=person.token))
+        expect(204, await world.anywhere().ask("DELETE", path, token=person.token))
         for door in world.places:
             expect(401, await door.ask("GET", f"{API}/auth/me", headers=headers))

@@ -1,12 +1,11 @@
 """Sessions belong to the cluster: made on one replica, they go on through every other one, dead or alive."""
 
 import asyncio
-import random
 import signal
 
 import pytest
 
-from tests.cluster.counts import full
+from tests.cluster.counts import full, show
 from tests.cluster.kept import Kept, assert_gone_everywhere, assert_seen_everywhere, make_many, stored
 from tests.cluster.wire import Door, Reply
 from tests.cluster.world import World, expect, in_parallel, until
@@ -40,9 +39,13 @@ async def test_sessions_made_on_one_replica_go_on_through_the_others_while_repli
 
     async def visit(kept: Kept) -> None:
         """Change it through one place, then read it through another, extending it."""
-        change = {f"field-{random.randrange(5)}": random.randrange(10**9)}
+        change = {f"field-{kept.visits % 5}": kept.visits}
         changed = await world.persist(
-            "PATCH", kept.path, first=random.choice(world.places), token=kept.owner.token, body={"data": change}
+            "PATCH",
+            kept.path,
+            first=world.anywhere(),
+            token=kept.owner.token,
+            body={"data": change},
         )
         expect(200, changed)
         kept.data |= change
@@ -61,7 +64,7 @@ async def test_sessions_made_on_one_replica_go_on_through_the_others_while_repli
             group.create_task(go_round(sessions[n::AT_ONCE]))
 
     visits = sum(kept.visits for kept in sessions)
-    print(f"\n{len(sessions)} sessions, {DEATHS} replicas killed, {visits} changes each read back elsewhere")
+    show(f"{len(sessions)} sessions, {DEATHS} replicas killed, {visits} changes each read back elsewhere")
     await world.whole()
     await assert_seen_everywhere(world, sessions)
 
@@ -85,11 +88,11 @@ async def test_a_write_acknowledged_by_one_replica_is_what_every_other_one_reads
     async def keep_reading(kept: Kept) -> None:
         """Readers in between are what puts hot copies back at the wrong moment, if anything does."""
         while not done.is_set():
-            await read(kept, random.choice(world.places))
+            await read(kept, world.anywhere())
 
     async def write_and_read(kept: Kept, count: int) -> None:
         for _ in range(count):
-            writer, reader = random.sample(world.places, 2)
+            writer, reader = world.two_places()
             data = {"n": kept.data["n"] + 1}
             expect(200, await writer.ask("PATCH", kept.path, token=kept.owner.token, body={"data": data}))
             kept.data = data
@@ -97,10 +100,12 @@ async def test_a_write_acknowledged_by_one_replica_is_what_every_other_one_reads
 
     async with asyncio.TaskGroup() as group:
         readers = [group.create_task(keep_reading(kept)) for kept in sessions[:10]]
-        await in_parallel((write_and_read(kept, PAIRS // len(sessions)) for kept in sessions), at_once=len(sessions))
+        await in_parallel(
+            (write_and_read(kept, PAIRS // len(sessions)) for kept in sessions), at_once=len(sessions)
+        )
         done.set()
         await asyncio.wait(readers)
-    print(f"\n{PAIRS} writes, {reads} reads, {len(stale)} stale")
+    show(f"{PAIRS} writes, {reads} reads, {len(stale)} stale")
     assert not stale
 
 
@@ -123,15 +128,17 @@ async def test_reading_through_any_replica_extends_a_session_once_a_tenth_of_its
     world: World,
 ) -> None:
     sessions = await make_many(world, world.doors[0], 12, ttl_s=30)
-    before = {kept.id: row["expires_at"] for kept in sessions for row in [(await stored(world, [kept]))[kept.id]]}
+    before = {
+        kept.id: row["expires_at"] for kept in sessions for row in [(await stored(world, [kept]))[kept.id]]
+    }
     await asyncio.sleep(3.2)
     for kept in sessions[:6]:
         path = f"{kept.path}?extend=false"
-        expect(200, await random.choice(world.places).ask("GET", path, token=kept.owner.token))
+        expect(200, await world.anywhere().ask("GET", path, token=kept.owner.token))
     unextended = await stored(world, sessions)
     assert {row["expires_at"] for row in unextended.values()} == set(before.values())
     for kept in sessions:
-        read = await random.choice(world.places).ask("GET", kept.path, token=kept.owner.token)
+        read = await world.anywhere().ask("GET", kept.path, token=kept.owner.token)
         assert expect(200, read)["version"] == 1
     extended = await stored(world, sessions)
     assert all(extended[kept.id]["expires_at"] > before[kept.id] for kept in sessions)
@@ -152,15 +159,17 @@ async def test_a_deleted_session_is_not_resurrected_by_the_extends_and_patches_i
             while not gone_before_this:
                 gone_before_this = deleted.is_set()
                 read = await door.ask("GET", f"{kept.path}?extend=true", token=kept.owner.token)
-                patch = await door.ask("PATCH", kept.path, token=kept.owner.token, body={"data": {f"by-{n}": 1}})
+                patch = await door.ask(
+                    "PATCH", kept.path, token=kept.owner.token, body={"data": {f"by-{n}": 1}}
+                )
                 assert read.status in {200, 404}, str(read)
                 assert patch.status in {200, 404, 409}, str(patch)
                 if gone_before_this and (read.status, patch.status) != (404, 404):
                     after_deletion.append(f"{kept.id}: read {read.status}, patch {patch.status}")
 
         async def delete() -> None:
-            await asyncio.sleep(random.uniform(0, 0.03))
-            expect(204, await random.choice(world.places).ask("DELETE", kept.path, token=kept.owner.token))
+            await asyncio.sleep(0.002 * (kept.data["n"] % 15))
+            expect(204, await world.anywhere().ask("DELETE", kept.path, token=kept.owner.token))
             deleted.set()
 
         async with asyncio.TaskGroup() as group:
@@ -172,4 +181,4 @@ async def test_a_deleted_session_is_not_resurrected_by_the_extends_and_patches_i
     assert not after_deletion
     await assert_gone_everywhere(world, sessions)
     assert await stored(world, sessions) == {}
-    print(f"\n{len(sessions)} sessions deleted under reads and writes, none came back")
+    show(f"{len(sessions)} sessions deleted under reads and writes, none came back")

@@ -103,7 +103,8 @@ class Connection:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         status = int(head[0].split(" ", 2)[1])
         headers = {
-            name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:-2])
+            name.strip().lower(): value.strip()
+            for name, _, value in (line.partition(":") for line in head[1:-2])
         }
         reply = Reply(status, headers, await self._body(reader, status, headers))
         if headers.get("connection", "").lower() == "close":

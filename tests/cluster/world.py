@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import itertools
 import os
-import random
 import secrets
 import signal
 import time
@@ -58,7 +57,7 @@ def fresh_email() -> str:
 
 
 class World:
-    """See the module. Made anew for each test, which begins when everything is `whole`."""
+    """See the module. One a cluster; each test begins when everything is `whole`."""
 
     def __init__(self, cluster: Cluster) -> None:
         """`cluster` is up."""
@@ -98,6 +97,8 @@ class World:
 
     async def whole(self, replicas: int = 3) -> None:
         """Return once that many replicas, and Nginx, say that everything is well."""
+        if len(self.replicas) == replicas and await everyone_ready(self):
+            return
 
         async def well() -> bool:
             status = await self.status()
@@ -105,7 +106,9 @@ class World:
             if len(urls) != replicas or not all(row["pid"] for row in status["replicas"]):
                 return False
             self.replicas = {
-                name: self.replicas[name] if name in self.replicas and self.replicas[name].url == url else Door(url)
+                name: self.replicas[name]
+                if name in self.replicas and self.replicas[name].url == url
+                else Door(url)
                 for name, url in urls.items()
             }
             return await everyone_ready(self)
@@ -126,6 +129,15 @@ class World:
     def doors(self) -> list[Door]:
         """The replicas, straight."""
         return list(self.replicas.values())
+
+    def anywhere(self) -> Door:
+        """Return one of the places, by chance."""
+        return secrets.choice(self.places)
+
+    def two_places(self) -> tuple[Door, Door]:
+        """Return two different places, by chance."""
+        first = self.anywhere()
+        return first, secrets.choice([door for door in self.places if door is not first])
 
     # -- stores -------------------------------------------------------------------------------------------
 
@@ -150,7 +162,9 @@ class World:
 
         async def one() -> Person:
             body = {"email": fresh_email(), "password": PASSWORD, "name": "Ada", "company": "Acceptance"}
-            return Person.from_login(expect(201, await self.nginx.ask("POST", f"{API}/auth/register", body=body)))
+            return Person.from_login(
+                expect(201, await self.nginx.ask("POST", f"{API}/auth/register", body=body))
+            )
 
         return await in_parallel((one() for _ in range(count)), at_once=4)
 
@@ -164,9 +178,8 @@ class World:
         For requests whose repetition is harmless, while replicas are being killed: an answer that never
         came says nothing about the effect, so the test asks again elsewhere, as a careful client would.
         """
-        others = [door for door in self.places if door is not first]
-        random.shuffle(others)
-        places = itertools.cycle(others if first is None else [first, *others])
+        start = self.places.index(first or self.anywhere())
+        places = itertools.cycle([*self.places[start:], *self.places[:start]])
         async with asyncio.timeout(WHOLE_TIMEOUT_S):
             for place in places:
                 with contextlib.suppress(Broken):
@@ -209,7 +222,7 @@ async def until(
     """Return, in seconds, how long it took `condition` to become true; fails the test if it does not."""
     began_s = time.monotonic()
     async with asyncio.timeout(timeout_s):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110  # what is waited for lives in other processes
             await asyncio.sleep(poll_s)
     return time.monotonic() - began_s
 

@@ -12,11 +12,12 @@ from tests.nginx.peer import Answer, Received, json_answer
 
 SCRIPT = Path(__file__).parents[2] / "health_check.sh"
 READY = {
-    "status": "pass",
+    "replica": "peer",
     "checks": {
-        "mongo": {"status": "pass", "age_ms": 12, "latency_ms": 0.4},
+        "mongo": {"status": "pass", "age_ms": 12, "latency_ms": 0.4, "pool": {"max": 50, "min": 5}},
         "redis": {"status": "pass", "age_ms": 7},
     },
+    "status": "pass",
 }
 
 

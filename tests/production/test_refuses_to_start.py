@@ -1,4 +1,4 @@
-"""In production a replica with a missing, weak or unreadable setting does not start, and says in one line which."""
+"""In production a missing, weak or unreadable setting keeps a process from starting; one line says which."""
 
 import os
 import secrets
@@ -40,7 +40,9 @@ WEAK = (
 def start(module: str, **changes: str | None) -> "subprocess.CompletedProcess[str]":
     """Start it with a good environment but for `changes` (None: without that variable)."""
     given = {**GOOD, **changes}
-    environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    environment = {
+        name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ
+    }
     return subprocess.run(
         [sys.executable, "-m", module],
         cwd=REPOSITORY,
@@ -111,7 +113,9 @@ def test_production_does_not_start_with_a_weak_previous_secret() -> None:
         ("REDIS_URL", "127.0.0.1:6379"),
     ],
 )
-def test_production_does_not_start_with_a_setting_it_can_not_read(module: str, variable: str, value: str) -> None:
+def test_production_does_not_start_with_a_setting_it_can_not_read(
+    module: str, variable: str, value: str
+) -> None:
     assert_refused(start(module, **{variable: value}), variable, STRONG)
 
 

@@ -1,4 +1,5 @@
 import asyncio
+from datetime import timedelta
 
 import pytest
 
@@ -7,12 +8,21 @@ from app.state.accounts import EmailTakenError, ResetRefusedError
 from app.state.kit import StateKit
 from app.state.last_admin import LastAdminError
 from app.state.principals import Credential
+from app.state.versions import VersionCheck
 from tests.state.people import admit, ensure_indexes, new_account, new_person, new_tenant
 
 
 @pytest.fixture(autouse=True)
 async def indexes(kit: StateKit) -> None:
     await ensure_indexes(kit)
+
+
+def expecting(version: int) -> VersionCheck:
+    def check(current: int) -> None:
+        if current != version:
+            raise VersionConflictError(current_version=current)
+
+    return check
 
 
 async def active_admins(kit: StateKit, tenant_id: str) -> set[str]:
@@ -53,10 +63,10 @@ async def test_a_role_change_is_seen_by_the_next_request_through_another_replica
 async def test_a_change_that_names_a_stale_version_changes_nothing(kit: StateKit) -> None:
     account = await new_account(kit)
     owner = {"tenant_id": account.tenant_id, "user_id": account.id}
-    _, changed = await kit.accounts.change(**owner, changes={"name": "Grace"}, version=1)
+    _, changed = await kit.accounts.change(**owner, changes={"name": "Grace"}, check_version=expecting(1))
     assert changed.version == 2
     with pytest.raises(VersionConflictError) as refused:
-        await kit.accounts.change(**owner, changes={"name": "Edsger"}, version=1)
+        await kit.accounts.change(**owner, changes={"name": "Edsger"}, check_version=expecting(1))
     assert refused.value.extra["current_version"] == 2
     assert (await kit.accounts.get(**owner)).name == "Grace"
 
@@ -68,7 +78,10 @@ async def test_of_many_changes_that_name_one_version_one_wins(kit: StateKit, oth
         each = (kit, other_kit)[number % 2]
         try:
             await each.accounts.change(
-                tenant_id=account.tenant_id, user_id=account.id, changes={"name": f"Name {number}"}, version=1
+                tenant_id=account.tenant_id,
+                user_id=account.id,
+                changes={"name": f"Name {number}"},
+                check_version=expecting(1),
             )
         except VersionConflictError:
             return False
@@ -141,7 +154,8 @@ async def test_a_reset_token_runs_out(kit: StateKit) -> None:
     users = kit.mongo.collection("users")
     row = await users.find_one({"_id": account.id})
     await users.update_one(
-        {"_id": account.id}, {"$set": {"resets": [{**row["resets"][0], "until": kit.clock.now()}]}}
+        {"_id": account.id},
+        {"$set": {"resets": [{**row["resets"][0], "until": kit.clock.now() - timedelta(seconds=1)}]}},
     )
     with pytest.raises(ResetRefusedError):
         await kit.accounts.find_by_reset(token)

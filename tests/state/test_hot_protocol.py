@@ -1,4 +1,4 @@
-"""Hot copies, step by step: every race is played by hand, on a real Redis, with nobody beating but the test."""
+"""Hot copies, step by step: every race is played by hand, on a real Redis, and only the test beats."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -312,7 +312,7 @@ async def test_the_generation_ends_when_nobody_beats_and_lives_on_while_somebody
         assert 0 < await client.pttl(keys.GENERATION) <= keys.GENERATION_LEASE_MS
         assert settings.redis_timeout_s * 1000 > keys.GENERATION_LEASE_MS
         async with asyncio.timeout(20):
-            while await client.get(keys.GENERATION) is not None:
+            while await client.get(keys.GENERATION) is not None:  # noqa: ASYNC110  # it lives in Redis
                 await asyncio.sleep(0.05)
         await a.beat()
         assert await client.get(keys.GENERATION) not in {first, None}
@@ -350,9 +350,8 @@ async def test_a_restarted_redis_is_not_believed_however_quickly_it_came_back(
     async with asyncio.timeout(20):
         while await client.get(keys.GENERATION) == before:
             await b.beat()
-    found = await a.read(NAME)
-    while not (found := await a.read(NAME)).lease:
-        assert found.state == "miss"
+        while not (found := await a.read(NAME)).lease:
+            assert found.state == "miss"
 
 
 async def test_flushing_redis_under_a_writer_and_a_reader_leaves_nothing_stale(

@@ -1,0 +1,1 @@
+"""An operator's own people and settings: users and the tenant."""
