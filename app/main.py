@@ -15,6 +15,7 @@ from app.features.auth.api_key_routes import router as api_keys
 from app.features.auth.routes import router as auth
 from app.features.operations import docs
 from app.features.operations.routes import router as operations
+from app.features.sessions.routes import router as sessions
 from app.features.users.routes import router as users
 from app.http.application import Api
 from app.http.context import log_fields
@@ -44,7 +45,7 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
 
     api = Api(settings=chosen, metrics=metrics, clock=machine, lifespan=lifespan)
     api.include_router(operations)
-    for feature in (auth, api_keys, users):
+    for feature in (auth, api_keys, users, sessions):
         api.include_router(feature, prefix=chosen.base_path)
     if chosen.serves_docs:
         api.include_router(docs.router)

@@ -17,6 +17,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pymongo
 import pymongo.errors
@@ -158,6 +159,7 @@ class MongoEngine(Engine):
         return f"mongodb://127.0.0.1:{self.port}/{database}?directConnection=true&retryWrites=false"
 
     def answers(self) -> bool:
+        client: pymongo.MongoClient[dict[str, Any]]
         with (
             contextlib.suppress(pymongo.errors.PyMongoError),
             pymongo.MongoClient(
@@ -170,6 +172,7 @@ class MongoEngine(Engine):
 
     def drop(self, database: str) -> None:
         """Remove a test's database; a dead engine keeps it."""
+        client: pymongo.MongoClient[dict[str, Any]]
         if self.alive:
             with pymongo.MongoClient(self.uri("admin"), serverSelectionTimeoutMS=5000) as client:
                 client.drop_database(database)

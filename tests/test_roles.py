@@ -1,4 +1,4 @@
-"""`docs/roles.md` against the application: every route has a row, and every cell is tried with a real request.
+"""`docs/roles.md` against the application: each route has a row, each cell is tried with a real request.
 
 A new feature adds rows to the table and, if a route lets nobody in with an empty body, an entry to BODIES.
 """

@@ -112,13 +112,15 @@ async def _up(plan: Plan, out: Console, shown: Progress, *, detach: bool) -> Non
 
 async def _up_in_foreground(plan: Plan, out: Console, shown: Progress) -> None:
     from app.cluster.events import Announcer  # noqa: PLC0415
-    from app.cluster.processes import StartFailedError  # noqa: PLC0415
+    from app.cluster.failures import StartFailedError  # noqa: PLC0415
     from app.cluster.supervisor import Supervisor  # noqa: PLC0415  # brings the stores' clients along: only for who needs them
     from app.core.clock import SystemClock  # noqa: PLC0415
 
     clock = SystemClock()
-    announcer = Announcer(plan.layout.log("supervisor"), clock)
-    with announcer.heard_by(shown.hear):
+    with (
+        contextlib.closing(Announcer(plan.layout.log("supervisor"), clock)) as announcer,
+        announcer.heard_by(shown.hear),
+    ):
         try:
             await Supervisor(plan, os.environ, announcer, clock).run(
                 lambda status: _celebrate(

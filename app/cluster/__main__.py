@@ -5,15 +5,16 @@ start in the words of the control socket (`control.py`). Its own output is `supe
 """
 
 import asyncio
+import contextlib
 import os
 import sys
 from io import FileIO
 
 from app.cluster.control import ControlError, encode, failure_line
 from app.cluster.events import Announcer, Event
+from app.cluster.failures import StartFailedError
 from app.cluster.lock import ClusterLock
 from app.cluster.plan import Plan
-from app.cluster.processes import StartFailedError
 from app.cluster.supervisor import Supervisor
 from app.core.clock import SystemClock
 
@@ -44,14 +45,16 @@ class Report:
         if self._pipe:
             try:
                 self._pipe.write(line)
-            except BrokenPipeError:
+            except OSError:
                 self._pipe = None
 
 
 async def _supervise(plan: Plan, report: Report) -> None:
     clock = SystemClock()
-    announcer = Announcer(plan.layout.log("supervisor"), clock)
-    with announcer.heard_by(report.event):
+    with (
+        contextlib.closing(Announcer(plan.layout.log("supervisor"), clock)) as announcer,
+        announcer.heard_by(report.event),
+    ):
         try:
             await Supervisor(plan, os.environ, announcer, clock).run(
                 lambda status: report.last(encode("result", status))

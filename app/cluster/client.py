@@ -77,6 +77,7 @@ async def start_daemon(plan: Plan, lock: ClusterLock, listener: Listener) -> Ans
     try:
         return await heard(_lines_of(reading), listener)
     except SupervisorLostError:
+        await stop(plan.layout, listener)
         raise ControlError("the supervisor died", last_lines(log_path, 15, start=log_start)) from None
     except (asyncio.CancelledError, ControlError):
         daemon.terminate()

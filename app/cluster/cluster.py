@@ -9,11 +9,12 @@ from app.cluster.child import Program
 from app.cluster.choreography import Fleet
 from app.cluster.edge import Edge
 from app.cluster.engines import ExternalStores, mongo_program, mongo_uri, redis_program, redis_url
+from app.cluster.failures import StartFailedError
 from app.cluster.layout import Layout
 from app.cluster.plan import Plan
 from app.cluster.ports import LOOPBACK, is_free
 from app.cluster.probes import http_ready
-from app.cluster.processes import Process, StartFailedError, Surroundings
+from app.cluster.processes import Process, Surroundings
 
 _GREEN_TIMEOUT_S = 30.0
 _GREEN_POLL_S = 0.1

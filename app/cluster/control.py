@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from app.cluster.events import Announcer, Event, Listener
-from app.cluster.processes import StartFailedError
+from app.cluster.failures import StartFailedError
 
 Answer: TypeAlias = dict[str, Any]
 Handler: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[Answer]]
@@ -99,7 +99,7 @@ class ControlServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         def pass_on(event: Event) -> None:
-            if writer.transport.get_write_buffer_size() < _BACKLOG_BYTES:
+            if not writer.is_closing() and writer.transport.get_write_buffer_size() < _BACKLOG_BYTES:
                 writer.write(encode("event", event.as_json()))
 
         writer.write(encode("heard", value=True))

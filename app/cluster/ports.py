@@ -8,14 +8,12 @@ bound again.
 import secrets
 import socket
 
+from app.cluster.failures import StartFailedError
+
 _FIRST, _COUNT = 20_000, 10_000
 _TRIES = 200
 
 LOOPBACK = "127.0.0.1"
-
-
-class NoFreePortError(Exception):
-    """No port of the range could be bound."""
 
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:
@@ -39,10 +37,10 @@ class Ports:
         self._given: set[int] = set()
 
     def pick(self) -> int:
-        """Return a free port. Raises NoFreePortError."""
+        """Return a free port. Raises StartFailedError if 200 tries find none."""
         for _ in range(_TRIES):
             port = _FIRST + secrets.randbelow(_COUNT)
             if port not in self._given and is_free(port):
                 self._given.add(port)
                 return port
-        raise NoFreePortError(f"no free port found between {_FIRST} and {_FIRST + _COUNT}")
+        raise StartFailedError("cluster", f"finds no port between {_FIRST} and {_FIRST + _COUNT}")

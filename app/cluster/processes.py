@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from app.cluster.child import Child, Program
 from app.cluster.events import Announcer, State
+from app.cluster.failures import StartFailedError
 from app.cluster.journal import Journal
 from app.cluster.ports import Ports, is_free
 from app.core.clock import Clock
@@ -24,16 +25,6 @@ LONGEST_PAUSE_S = 10.0
 _STEADY_AFTER_S = 10.0
 _READY_POLL_S = 0.1
 _START_TIMEOUT_S = 60.0
-
-
-class StartFailedError(Exception):
-    """A process did not come to serve: which one, why in one line, and the last lines of its log."""
-
-    def __init__(self, name: str, reason: str, log_tail: list[str] | None = None) -> None:
-        super().__init__(f"{name} {reason}")
-        self.name = name
-        self.reason = reason
-        self.log_tail = log_tail or []
 
 
 @dataclass(frozen=True)
@@ -117,9 +108,8 @@ class Process:
             self._say("busy", "stopping")
             await self._child.end()
         if self._life:
-            await asyncio.wait(
-                {self._life}
-            )  # unlike `await self._life`, this may be cancelled without cancelling the life
+            # unlike `await self._life`, this may be cancelled without cancelling the life
+            await asyncio.wait({self._life})
             self._life = None
             self._say("done", "stopped")
 
@@ -136,8 +126,7 @@ class Process:
             if self._stop_asked.is_set():
                 break
             if self._must_move():
-                self._say("note", f"port {self.port} was taken by another program, trying another")
-                self.port = self._around.ports.pick()
+                self._say("note", f"{end}; another program has taken port {self.port}, trying another")
                 continue
             self._fail_unserved(self._failure(end))
             if self._around.clock.monotonic_s() - began_s > _STEADY_AFTER_S:
@@ -152,6 +141,8 @@ class Process:
         self._say("busy", "starting")
         began_s = self._around.clock.monotonic_s()
         try:
+            if self._must_move():
+                self.port = self._around.ports.pick()
             program = self._recipe(self.port)
             child = self._child = await Child.spawn(program)
         except StartFailedError as failure:

@@ -14,10 +14,11 @@ from typing import Any
 from app.cluster.cluster import Cluster
 from app.cluster.control import Answer, ControlError, ControlServer
 from app.cluster.events import Announcer
+from app.cluster.failures import StartFailedError
 from app.cluster.journal import Journal, end_orphans
 from app.cluster.plan import Plan
 from app.cluster.ports import Ports
-from app.cluster.processes import StartFailedError, Surroundings
+from app.cluster.processes import Surroundings
 from app.core.clock import Clock
 
 
@@ -98,9 +99,12 @@ class Supervisor:
             return await cluster.status()
 
         async def scale(request: Mapping[str, Any]) -> Answer:
+            replicas, workers = request.get("replicas"), request.get("workers")
+            if not (isinstance(replicas, int) and replicas > 0 and isinstance(workers, int | None)):
+                raise ControlError("scale needs a number of replicas, one at least")
             await asyncio.shield(self._started)
             with self._change():
-                await cluster.fleet.scale(request["replicas"], request["workers"])
+                await cluster.fleet.scale(replicas, workers)
             return await cluster.status()
 
         async def restart(_: Mapping[str, Any]) -> Answer:

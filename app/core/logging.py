@@ -2,8 +2,7 @@
 
 A line has `ts`, `level`, `logger`, `message`, the process's own fields (`replica` or `worker`), the fields of
 the request or job under way, whatever `extra=` a call gives, and `exception` with the traceback, readable
-once its newlines are unescaped. A record with the one attribute `fields`, a dict of harmless values, is the
-quick way for lines that are written on every request.
+once its newlines are unescaped.
 
 Guarantees: a log call costs formatting and an append, and never blocks; lines of one process stay in order;
 no line breaks inside a line; what looks like a credential is replaced before it leaves the process. Does not
@@ -39,6 +38,7 @@ _SECRET_NAME: Final = re.compile(
 _SECRET_TEXT: Final = re.compile(
     rb"eyJ[\w-]+\.[\w-]+\.[\w-]*"  # a JWT
     rb"|(?<=[Bb]earer )[\w.~+/=-]{8,}"
+    rb"|\bcfr_[\w.-]+"  # a refresh token
     rb"|\bkey_[1-9A-HJ-NP-Za-km-z]{22}\.[\w-]+"  # an API key with its secret
     rb"|(?<=://)[^/@\s\"]*:[^/@\s\"]*(?=@)"  # user and password of a URI
 )
@@ -116,24 +116,27 @@ class JsonFormatter(logging.Formatter):
 
     def render(self, record: logging.LogRecord) -> bytes:
         """Return the line without its newline."""
+        fields = {
+            name: _REDACTED if _SECRET_NAME.search(name) else value
+            for name, value in vars(record).items()
+            if name not in _STANDARD
+        }
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        at = datetime.fromtimestamp(record.created, UTC)
+        return self.line(at, record.levelname, record.name, record.getMessage(), fields)
+
+    def line(self, at: datetime, level: str, logger: str, message: str, fields: Mapping[str, Any]) -> bytes:
+        """Return a line made of these parts, the process's and the context's."""
         line: dict[str, Any] = {
-            "ts": datetime.fromtimestamp(record.created, UTC),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
+            "ts": at,
+            "level": level,
+            "logger": logger,
+            "message": message,
             **self._process_fields,
             **self._context_fields(),
+            **fields,
         }
-        attributes = vars(record)
-        fields = attributes.get("fields")
-        if fields is not None:
-            line.update(fields)
-        else:
-            for name, value in attributes.items():
-                if name not in _STANDARD:
-                    line[name] = _REDACTED if _SECRET_NAME.search(name) else value
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
         return redact(_dump(line))
 
     def format(self, record: logging.LogRecord) -> str:
@@ -157,6 +160,30 @@ class SinkHandler(logging.Handler):
             self._sink.write(self._json.render(record) + b"\n")
         except Exception:  # noqa: BLE001  # a log call must not raise; logging's own way to say so
             self.handleError(record)
+
+    def write(self, logger: str, message: str, fields: Mapping[str, Any]) -> None:
+        """Queue a line at INFO that never was a record; `fields` must hold no secrets under their names."""
+        self._sink.write(self._json.line(datetime.now(UTC), "INFO", logger, message, fields) + b"\n")
+
+
+def line_writer(name: str, message: str) -> Callable[[Mapping[str, Any]], None]:
+    """Return a function that logs `message` at INFO with the fields it is given, as the logger called `name`.
+
+    For lines that are written on every request: past the machinery of records if our handler is installed by
+    now, which is three times as fast.
+    """
+    logger = logging.getLogger(name)
+    handler = next((each for each in logging.getLogger().handlers if isinstance(each, SinkHandler)), None)
+
+    def write(fields: Mapping[str, Any]) -> None:
+        if not logger.isEnabledFor(logging.INFO):
+            return
+        if handler is None:
+            logger.info(message, extra=fields)
+        else:
+            handler.write(name, message, fields)
+
+    return write
 
 
 def configure_logging(
@@ -193,7 +220,7 @@ def configure_logging(
 def redact(text: bytes) -> bytes:
     """Replace what has the shape of a token, an API key or a URI's password."""
     # one of these is in every match; looking for them first is forty times cheaper than the expression
-    if b"eyJ" in text or b"earer " in text or b"key_" in text or b"://" in text:
+    if b"eyJ" in text or b"earer " in text or b"key_" in text or b"cfr_" in text or b"://" in text:
         return _SECRET_TEXT.sub(_REDACTED.encode(), text)
     return text
 

@@ -19,7 +19,7 @@ from app.core.metrics import Metrics
 from app.core.settings import Settings
 from app.http.dispatch import Dispatcher
 from app.http.middleware import Edge
-from app.http.openapi import DESCRIPTION, TAGS, TITLE, complete
+from app.http.openapi import DESCRIPTION, TAGS, TITLE, complete, operation_id
 
 VERSION: Final = "0.1.0"
 
@@ -76,7 +76,7 @@ class Api(FastAPI):
             redoc_url=None,
             redirect_slashes=False,
             lifespan=lifespan,
-            generate_unique_id_function=lambda route: route.name,
+            generate_unique_id_function=operation_id,
         )
         self._settings = settings
         self._metrics = metrics

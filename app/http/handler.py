@@ -1,11 +1,11 @@
 """A route's handler with everything that is known beforehand worked out beforehand.
 
 FastAPI decides again on every request what each dependency is, opens three exit stacks and looks for
-telemetry: 55 µs for an authenticated route that does nothing, against 13 here. `compile_handler` takes the
-same declaration (FastAPI's `Dependant`, which it built from the signature) and FastAPI's own functions for
-parameters, bodies and responses, so that validation, error locations and OpenAPI are FastAPI's. What it can't
-do as FastAPI would (generators, form bodies, background tasks, plain functions as endpoints) it leaves to
-FastAPI by returning None.
+telemetry: a route with one dependency that does nothing takes 64 µs from the edge to the edge, against 20
+here. `compile_handler` takes the same declaration (FastAPI's `Dependant`, which it built from the signature)
+and FastAPI's own functions for parameters, bodies and responses, so that validation, error locations and
+OpenAPI are FastAPI's. What it can't do as FastAPI would (generators, form bodies, background tasks, plain
+functions as endpoints) it leaves to FastAPI by returning None.
 
 Two differences, both meant:
 - Dependencies run before the body is read: a stranger's body is not parsed, and a caller's bad JSON is

@@ -111,9 +111,9 @@ def rate_limit_headers(standing: Standing) -> list[tuple[bytes, bytes]]:
 
 def refused(standing: Standing) -> RateLimitedError:
     """Return the 429 for a standing that is not allowed."""
+    amount = f"{standing.amount} requests in {standing.window_s} s are allowed"
     return RateLimitedError(
-        f"{standing.amount} requests in {standing.window_s} s are allowed: try again in {standing.reset_s} s.",
-        headers={"Retry-After": str(standing.reset_s)},
+        f"{amount}: try again in {standing.reset_s} s.", headers={"Retry-After": str(standing.reset_s)}
     )
 
 

@@ -25,13 +25,13 @@ from starlette.websockets import WebSocketDisconnect
 
 from app.core.clock import Clock
 from app.core.errors import CargoFlowError, DrainingError
+from app.core.logging import line_writer
 from app.core.metrics import Metrics
 from app.http.context import RESPONSE_HEADERS_KEY, SCOPE_KEY, RequestContext, current
 from app.http.problems import problem_of, send_problem
 from app.http.socket_refusal import SocketExchange
 
 _log = logging.getLogger("cargoflow.http")
-_access = logging.getLogger("cargoflow.access")
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 _MEMO_SIZE: Final = 4096
@@ -65,6 +65,7 @@ class Edge:
         self.draining = draining
         self.replica_header = (b"x-replica", replica_name.encode())
         self.in_flight = 0
+        self._write_access_line = line_writer("cargoflow.access", "request")
         metrics.collect_in_flight(lambda: self.in_flight)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -133,18 +134,16 @@ class Edge:
         status = exchange.status or (_CLIENT_GONE if context.client_gone else _NO_RESPONSE)
         method, template = scope["method"], context.template
         self._metrics.http_request(method, template, status, seconds)
-        if not _access.isEnabledFor(logging.INFO):
-            return
-        record = logging.LogRecord(_access.name, logging.INFO, "", 0, "request", None, None)
-        record.fields = {
-            "method": method,
-            "template": template,
-            "path": scope["path"][:_PATH_LOGGED_MAX],
-            "status": status,
-            "ms": round(seconds * 1000, 2),
-            "ip": context.client_ip,
-        }
-        _access.handle(record)
+        self._write_access_line(
+            {
+                "method": method,
+                "template": template,
+                "path": scope["path"][:_PATH_LOGGED_MAX],
+                "status": status,
+                "ms": round(seconds * 1000, 2),
+                "ip": context.client_ip,
+            }
+        )
 
 
 class _Exchange:

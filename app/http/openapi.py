@@ -2,6 +2,8 @@
 
 from typing import Any, Final
 
+from fastapi.routing import APIRoute
+
 from app.http.schemas import Problem
 
 TITLE: Final = "CargoFlow"
@@ -40,6 +42,11 @@ _SECURITY_SCHEMES: Final[dict[str, Any]] = {
         "description": "A key from `POST /api-keys`; it acts as its creator.",
     },
 }
+
+
+def operation_id(route: APIRoute) -> str:
+    """Return `sessions_read` for the handler `read` under the tag Sessions: what generated clients call."""
+    return "_".join([*(str(tag).lower().replace(" ", "_") for tag in route.tags[:1]), route.name])
 
 
 def complete(document: dict[str, Any]) -> dict[str, Any]:

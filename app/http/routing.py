@@ -5,10 +5,11 @@
     @router.get("/{session_id}", summary="Read a session")
     async def read(session_id: str, admitted: …) -> SessionOut: …
 
-It is FastAPI's router, and adds: JSON bodies are read strictly (`json_body`), a body of another type is a
-415, and the OpenAPI document says that errors are problems. `openapi_extra=PUBLIC` marks a route that takes
-no credential; `max_body_size=10 * MB` lets a route take a larger body than BODY_LIMIT_BYTES, which the
-dispatcher enforces.
+It is FastAPI's router. Handlers and their dependencies are coroutines; a dependency that is a plain function
+is called in place and must not block. Dependencies run before the body is read (see `handler`). It adds: JSON
+bodies are read strictly (`json_body`), a body of another type is a 415, and the OpenAPI document says that
+errors are problems. `openapi_extra=PUBLIC` marks a route that takes no credential; `max_body_size=10 * MB`
+lets a route take a larger body than BODY_LIMIT_BYTES, which the dispatcher enforces.
 """
 
 from collections.abc import Callable, Coroutine

@@ -17,6 +17,7 @@ from app.core.tokens import AccessTokens
 from app.state.accounts import Accounts
 from app.state.api_keys import ApiKeys
 from app.state.hot import HotCopies
+from app.state.indexes import ensure_indexes
 from app.state.logins import Logins
 from app.state.mongo import MongoStore
 from app.state.principals import Principals
@@ -65,7 +66,7 @@ async def open_kit(
     """
     metrics = metrics or Metrics()
     clock = StoreClock(machine or SystemClock())
-    mongo = MongoStore(settings, clock, metrics)
+    mongo = MongoStore(settings, clock, metrics, prepare=ensure_indexes)
     redis = RedisStore(settings, clock, metrics)
     hot = HotCopies(redis, metrics)
     limits = RateLimits(redis, clock, metrics)

@@ -12,7 +12,7 @@ and sets the `StoreClock`.
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
 import pymongo.errors
@@ -66,8 +66,19 @@ def literal(value: Any) -> Document:
 class MongoStore:
     """The client, its breaker and its probe. Made once a process; `close()` when done."""
 
-    def __init__(self, settings: Settings, clock: StoreClock, metrics: Metrics) -> None:
-        """Connects lazily: a MongoDB that is down does not keep a replica from starting."""
+    def __init__(
+        self,
+        settings: Settings,
+        clock: StoreClock,
+        metrics: Metrics,
+        *,
+        prepare: Callable[["MongoStore"], Awaitable[None]],
+    ) -> None:
+        """Connects lazily: a MongoDB that is down does not keep a replica from starting.
+
+        `prepare` makes the indexes. It runs when MongoDB first answers, again until it succeeds, and the
+        store is not healthy before.
+        """
         uri = settings.mongodb_uri.get_secret_value()
         timeout_ms = round(settings.mongo_timeout_s * 1000)
         self._client: AsyncIOMotorClient[Document] = AsyncIOMotorClient(
@@ -88,6 +99,8 @@ class MongoStore:
         self._pool = {"max": settings.db_pool_max, "min": min(settings.db_pool_min, settings.db_pool_max)}
         self._timeout_s = settings.mongo_timeout_s
         self._clock = clock
+        self._prepare = prepare
+        self._prepared = False
         self._metrics = metrics
         self._breaker = Breaker("MongoDB", metrics)
         self._probe = StoreProbe(clock)
@@ -136,7 +149,18 @@ class MongoStore:
         ended_s = self._clock.monotonic_s()
         self._clock.adjust(hello["localTime"], asked_s=started_s, answered_s=ended_s)
         self._breaker.succeeded()
-        self._probe.passed(latency_s=ended_s - started_s)
+        if self._prepared or await self._try_to_prepare():
+            self._probe.passed(latency_s=ended_s - started_s)
+
+    async def _try_to_prepare(self) -> bool:
+        try:
+            await self._prepare(self)
+        except pymongo.errors.PyMongoError as error:
+            _log.error("indexes_not_made", extra={"reason": str(error), "hint": "run ./cargoflow migrate"})
+            self._probe.failed(error)
+            return False
+        self._prepared = True
+        return True
 
     def close(self) -> None:
         """Close all connections."""

@@ -50,8 +50,9 @@ class Traffic:
 
 @contextlib.asynccontextmanager
 async def traffic(cluster: Cluster) -> AsyncIterator[Traffic]:
-    """Send requests while the block runs; then none of them may have failed."""
+    """Send requests while the block runs; then none may have failed, or been saved by a retry of Nginx."""
     seen = Traffic(cluster.url)
+    logged_before = len(cluster.log("nginx"))
     limits = httpx.Limits(max_connections=CLIENTS, max_keepalive_connections=CLIENTS)
     async with httpx.AsyncClient(limits=limits, timeout=20) as http, asyncio.TaskGroup() as group:
         clients = [group.create_task(seen.client(http, number)) for number in range(CLIENTS)]
@@ -62,6 +63,7 @@ async def traffic(cluster: Cluster) -> AsyncIterator[Traffic]:
             for client in clients:
                 client.cancel()
     assert seen.failures == []
+    assert [line for line in cluster.log("nginx")[logged_before:].splitlines() if "[error]" in line] == []
 
 
 def pids_of_replicas(cluster: Cluster) -> dict[str, int]:

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
 
 import httpx
 import pytest
@@ -136,8 +137,8 @@ class RecordingTransport(asyncio.Transport):
         self.sent: list[bytes] = []
         self.closed = False
 
-    def writelines(self, parts: object) -> None:
-        self.sent.append(b"".join(parts))  # type: ignore[call-overload]
+    def writelines(self, list_of_data: Iterable[Any]) -> None:
+        self.sent.append(b"".join(list_of_data))
 
     def is_closing(self) -> bool:
         return self.closed

@@ -221,7 +221,7 @@ SCALARS = (
     | st.integers(-(2**63), 2**63 - 1)
     | st.floats(allow_nan=False, allow_infinity=False)
 )
-TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"))
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"))
 KEYS = TEXT.filter(lambda key: not key.startswith("$"))
 VALUES = st.recursive(
     SCALARS | TEXT, lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner), max_leaves=30

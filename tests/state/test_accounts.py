@@ -1,4 +1,6 @@
 import asyncio
+import random
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -252,3 +254,28 @@ async def test_a_demotion_that_was_paused_half_way_cannot_take_the_last_admin(ki
     woken = await kit.accounts._write(second, {"version": second.version}, {"$set": {"role": "driver"}})
     assert woken is None
     assert await active_admins(kit, first.tenant_id) == {second.id}
+
+
+async def test_an_admin_remains_however_many_demotions_are_cut_short(
+    kit: StateKit, other_kit: StateKit
+) -> None:
+    chance = random.Random(7)  # noqa: S311  # repeatable, and no secret
+    for _ in range(15):
+        tenant_id = await new_tenant(kit)
+        admins = [await new_account(kit, role="admin", tenant_id=tenant_id) for _ in range(4)]
+
+        async def toggle(user_id: str, tenant_id: str = tenant_id) -> None:
+            each = chance.choice((kit, other_kit))
+            role = chance.choice(("admin", "driver", "driver"))
+            with suppress(ConflictError, TimeoutError):
+                async with asyncio.timeout(chance.uniform(0, 0.03)):
+                    await each.accounts.change(tenant_id=tenant_id, user_id=user_id, changes={"role": role})
+
+        for _ in range(6):
+            await asyncio.gather(*(toggle(chance.choice(admins).id) for _ in range(6)))
+            assert await active_admins(kit, tenant_id)
+        remaining = (await active_admins(kit, tenant_id)).pop()
+        for admin in admins:
+            if admin.id != remaining:
+                await kit.accounts.change(tenant_id=tenant_id, user_id=admin.id, changes={"role": "driver"})
+        assert await active_admins(kit, tenant_id) == {remaining}

@@ -1,29 +1,19 @@
 """Hot copies when Redis freezes, dies or loses everything under replicas that go on working."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 import redis.asyncio
 
-from app.core.settings import Settings
 from app.state import keys
 from app.state.hot import HotCopy, HotRead
-from app.state.kit import StateKit, open_kit
+from app.state.kit import StateKit
 from tests.engines import RedisEngine
-from tests.waiting import held_by_one_task, until
+from tests.waiting import until
 
 NAME = "session:ten_a:usr_b:ses_c"
 OLD = HotCopy(b"old", b'{"v":1}')
 NEW = HotCopy(b"new", b'{"v":2}')
-
-
-@pytest.fixture
-async def other(settings: Settings, kit: StateKit) -> AsyncIterator[StateKit]:
-    """A second replica on the same stores."""
-    async with held_by_one_task(open_kit(settings)) as opened:
-        await until(lambda: opened.redis.health.status == "pass")
-        yield opened
 
 
 async def filled(kit: StateKit, copy: HotCopy) -> None:
@@ -61,68 +51,68 @@ async def write_while_redis_is_away(kit: StateKit) -> None:
 
 
 async def test_a_copy_from_before_a_freeze_in_which_a_write_went_by_is_not_believed(
-    kit: StateKit, other: StateKit, redis_engine: RedisEngine
+    kit: StateKit, other_kit: StateKit, redis_engine: RedisEngine
 ) -> None:
     await filled(kit, OLD)
     redis_engine.freeze()
-    await write_while_redis_is_away(other)
+    await write_while_redis_is_away(other_kit)
     redis_engine.thaw()
-    await reachable(kit, other)
+    await reachable(kit, other_kit)
     for _ in range(50):
-        for replica in (kit, other):
+        for replica in (kit, other_kit):
             assert (await replica.hot.read(NAME)).head != OLD.head
     await filled(kit, NEW)
 
 
 async def test_a_fill_that_was_stuck_in_a_frozen_redis_fills_nothing_when_it_thaws(
-    kit: StateKit, other: StateKit, redis_engine: RedisEngine
+    kit: StateKit, other_kit: StateKit, redis_engine: RedisEngine
 ) -> None:
     slow = await leased(kit)
     redis_engine.freeze()
     async with asyncio.TaskGroup() as group:
         group.create_task(kit.hot.fill(NAME, slow.lease, OLD))
-        group.create_task(write_while_redis_is_away(other))
+        group.create_task(write_while_redis_is_away(other_kit))
     redis_engine.thaw()
-    await reachable(kit, other)
+    await reachable(kit, other_kit)
     for _ in range(50):
-        assert (await other.hot.read(NAME)).head != OLD.head
+        assert (await other_kit.hot.read(NAME)).head != OLD.head
 
 
 async def test_a_writer_whose_settling_was_stuck_in_a_frozen_redis_fills_nothing_when_it_thaws(
-    kit: StateKit, other: StateKit, redis_engine: RedisEngine
+    kit: StateKit, other_kit: StateKit, redis_engine: RedisEngine
 ) -> None:
     async with kit.hot.writing(NAME) as write:
         write.fill(OLD)
         redis_engine.freeze()
-    await write_while_redis_is_away(other)
+    await write_while_redis_is_away(other_kit)
     redis_engine.thaw()
-    await reachable(kit, other)
+    await reachable(kit, other_kit)
     for _ in range(50):
-        assert (await other.hot.read(NAME)).head != OLD.head
+        assert (await other_kit.hot.read(NAME)).head != OLD.head
 
 
 async def test_a_replica_that_alone_could_not_raise_its_barrier_starts_a_new_generation(
-    kit: StateKit, other: StateKit
+    kit: StateKit, other_kit: StateKit
 ) -> None:
     await filled(kit, OLD)
     for _ in range(3):
-        other.redis._breaker.failed(ConnectionError("cut off"))
-    assert other.redis._breaker.is_open
-    await write_while_redis_is_away(other)
-    await until(lambda: other.hot._generations_owed == 0)
+        other_kit.redis._breaker.failed(ConnectionError("cut off"))
+    assert other_kit.redis._breaker.is_open
+    await write_while_redis_is_away(other_kit)
+    await until(lambda: other_kit.hot._generations_owed == 0)
     assert (await kit.hot.read(NAME)).head != OLD.head
 
 
 async def test_a_replica_whose_write_failed_without_a_barrier_starts_a_new_generation_too(
-    kit: StateKit, other: StateKit
+    kit: StateKit, other_kit: StateKit
 ) -> None:
     await filled(kit, OLD)
     for _ in range(3):
-        other.redis._breaker.failed(ConnectionError("cut off"))
+        other_kit.redis._breaker.failed(ConnectionError("cut off"))
     with pytest.raises(TimeoutError):
-        async with other.hot.writing(NAME):
+        async with other_kit.hot.writing(NAME):
             raise TimeoutError
-    await until(lambda: other.hot._generations_owed == 0)
+    await until(lambda: other_kit.hot._generations_owed == 0)
     assert (await kit.hot.read(NAME)).head != OLD.head
 
 
@@ -140,9 +130,9 @@ async def test_reads_miss_and_writes_go_on_while_redis_is_dead(
     assert (await kit.hot.read(NAME)).head != OLD.head
 
 
-async def test_flushing_redis_costs_copies_and_nothing_else(kit: StateKit, other: StateKit) -> None:
+async def test_flushing_redis_costs_copies_and_nothing_else(kit: StateKit, other_kit: StateKit) -> None:
     await filled(kit, OLD)
     await kit.redis.client.flushall()
-    await reachable(kit, other)
-    await filled(other, NEW)
+    await reachable(kit, other_kit)
+    await filled(other_kit, NEW)
     assert (await kit.hot.read(NAME)).head == NEW.head

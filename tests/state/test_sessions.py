@@ -1,7 +1,6 @@
 """Sessions, rule by rule, on the real stores."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -20,7 +19,7 @@ from app.core.errors import (
 from app.core.settings import Settings
 from app.state import keys, sessions
 from app.state.hot import HotRead
-from app.state.kit import StateKit, open_kit
+from app.state.kit import StateKit
 from app.state.session_documents import (
     DATA_MAX_BYTES,
     DEFAULT_TTL_S,
@@ -32,7 +31,7 @@ from app.state.session_documents import (
 from app.state.sessions import SESSIONS_MAX, SessionLimitError
 from app.state.versions import VersionCheck
 from tests.engines import MongoEngine, RedisEngine
-from tests.waiting import held_by_one_task, until
+from tests.waiting import until
 
 ME = Owner("ten_a", "usr_a")
 COLLEAGUE = Owner("ten_a", "usr_b")
@@ -42,14 +41,6 @@ NAMESAKE = Owner("ten_b", "usr_a")
 @pytest.fixture(autouse=True)
 async def indexes(kit: StateKit) -> None:
     await sessions.ensure_indexes(kit.mongo)
-
-
-@pytest.fixture
-async def other(settings: Settings, kit: StateKit) -> AsyncIterator[StateKit]:
-    """A second replica on the same stores."""
-    async with held_by_one_task(open_kit(settings)) as opened:
-        await until(lambda: opened.mongo.health.status == "pass" and opened.redis.health.status == "pass")
-        yield opened
 
 
 async def cart(kit: StateKit, data: dict[str, Any] | None = None, *, ttl_s: int | None = None) -> Session:
@@ -95,11 +86,11 @@ async def age(kit: StateKit, session_id: str, *, seconds: float) -> None:
 
 
 async def test_a_new_session_is_answered_as_it_is_read_by_every_replica(
-    kit: StateKit, other: StateKit
+    kit: StateKit, other_kit: StateKit
 ) -> None:
     made = await cart(kit, {"items": [1, 2.5, "ü", None, {"$set": 1, "a.b": 2}]})
     assert made.id.startswith("ses_")
-    for replica in (other, kit, other):
+    for replica in (other_kit, kit, other_kit):
         assert await read(replica, made.id) == orjson.loads(made.body)
     body = orjson.loads(made.body)
     assert list(body) == [
@@ -116,8 +107,8 @@ async def test_each_type_has_its_time_to_live_unless_one_is_asked_for(
 ) -> None:
     made = await kit.sessions.create(ME, session_type, {})
     assert made.expires_at - made.created_at == timedelta(seconds=DEFAULT_TTL_S[session_type])
-    other = await kit.sessions.create(COLLEAGUE, session_type, {}, ttl_s=60)
-    assert other.expires_at - other.created_at == timedelta(seconds=60)
+    theirs = await kit.sessions.create(COLLEAGUE, session_type, {}, ttl_s=60)
+    assert theirs.expires_at - theirs.created_at == timedelta(seconds=60)
 
 
 async def test_a_hot_session_is_answered_from_its_copy_byte_for_byte(kit: StateKit) -> None:
@@ -189,14 +180,14 @@ async def test_an_access_extends_once_a_tenth_of_the_life_is_spent_and_not_befor
 
 
 async def test_a_hot_session_is_extended_by_one_reader_and_its_copy_shows_it(
-    kit: StateKit, other: StateKit
+    kit: StateKit, other_kit: StateKit
 ) -> None:
     made = await cart(kit, ttl_s=100)
     await age(kit, made.id, seconds=9.9)
     await make_hot(kit, made.id)
-    found = await told_to_extend(other, made.id)
+    found = await told_to_extend(other_kit, made.id)
     assert not (await seen(kit, made.id)).touch, "only one reader is told"
-    reading = await other.sessions.read(ME, made.id, found)
+    reading = await other_kit.sessions.read(ME, made.id, found)
     extended = orjson.loads(reading.body)
     assert extended["version"] == 1
     assert await read(kit, made.id) == extended
@@ -220,12 +211,12 @@ async def test_a_read_that_does_not_extend_leaves_the_extension_to_the_next_read
     assert extended["expires_at"] > before["expires_at"]
 
 
-async def test_an_extension_does_not_bring_a_deleted_session_back(kit: StateKit, other: StateKit) -> None:
+async def test_an_extension_does_not_bring_a_deleted_session_back(kit: StateKit, other_kit: StateKit) -> None:
     made = await cart(kit, ttl_s=100)
     await age(kit, made.id, seconds=20)
     found = await make_hot(kit, made.id)
     told = HotRead("hit", found.head, found.body, touch=True)
-    await other.sessions.delete(ME, made.id)
+    await other_kit.sessions.delete(ME, made.id)
     with pytest.raises(NotFoundError):
         await kit.sessions.read(ME, made.id, told)
     assert (await seen(kit, made.id)).state == "gone"
@@ -233,26 +224,26 @@ async def test_an_extension_does_not_bring_a_deleted_session_back(kit: StateKit,
 
 
 async def test_an_extension_that_meets_a_write_answers_with_what_was_written(
-    kit: StateKit, other: StateKit
+    kit: StateKit, other_kit: StateKit
 ) -> None:
     made = await cart(kit, {"n": 1}, ttl_s=100)
     found = await make_hot(kit, made.id)
-    await other.sessions.mutate(ME, made.id, lambda _: {"n": 2})
+    await other_kit.sessions.mutate(ME, made.id, lambda _: {"n": 2})
     told = HotRead("hit", found.head, found.body, touch=True)
     reading = await kit.sessions.read(ME, made.id, told)
     assert (reading.version, orjson.loads(reading.body)["data"]) == (2, {"n": 2})
-    assert (await read(other, made.id))["data"] == {"n": 2}
+    assert (await read(other_kit, made.id))["data"] == {"n": 2}
 
 
 async def test_a_write_is_what_the_next_read_through_any_replica_shows(
-    kit: StateKit, other: StateKit
+    kit: StateKit, other_kit: StateKit
 ) -> None:
     made = await cart(kit, {"a": 1})
-    await make_hot(other, made.id)
+    await make_hot(other_kit, made.id)
     changed = await kit.sessions.mutate(ME, made.id, lambda session: {**session.data, "b": 2})
     assert changed.version == 2
-    assert (await seen(other, made.id)).body == changed.body, "a lone writer fills the copy"
-    assert await read(other, made.id) == orjson.loads(changed.body)
+    assert (await seen(other_kit, made.id)).body == changed.body, "a lone writer fills the copy"
+    assert await read(other_kit, made.id) == orjson.loads(changed.body)
     stored = Session.from_document(await kit.mongo.collection("sessions").find_one({"_id": made.id}))
     assert stored == changed
 
@@ -296,7 +287,7 @@ async def test_a_change_that_refuses_changes_nothing(kit: StateKit) -> None:
 
 
 async def test_a_caller_who_names_another_version_than_the_current_one_is_told_which_it_is(
-    kit: StateKit, other: StateKit
+    kit: StateKit, other_kit: StateKit
 ) -> None:
     made = await cart(kit)
 
@@ -309,7 +300,7 @@ async def test_a_caller_who_names_another_version_than_the_current_one_is_told_w
 
     assert (await kit.sessions.mutate(ME, made.id, lambda _: {"n": 1}, check_version=only(1))).version == 2
     with pytest.raises(VersionConflictError) as refused:
-        await other.sessions.mutate(ME, made.id, lambda _: {"n": 2}, check_version=only(1))
+        await other_kit.sessions.mutate(ME, made.id, lambda _: {"n": 2}, check_version=only(1))
     assert refused.value.extra == {"current_version": 2}
     assert (await read(kit, made.id))["data"] == {"n": 1}
 
@@ -347,12 +338,12 @@ async def test_data_that_json_cannot_say_is_refused(kit: StateKit, data: dict[st
 
 
 async def test_a_deleted_session_is_gone_everywhere_and_deleting_it_again_is_not_found(
-    kit: StateKit, other: StateKit
+    kit: StateKit, other_kit: StateKit
 ) -> None:
     made = await cart(kit)
     await make_hot(kit, made.id)
-    await other.sessions.delete(ME, made.id)
-    for replica in (kit, other):
+    await other_kit.sessions.delete(ME, made.id)
+    for replica in (kit, other_kit):
         with pytest.raises(NotFoundError):
             await read(replica, made.id)
         with pytest.raises(NotFoundError):

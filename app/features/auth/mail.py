@@ -14,9 +14,9 @@ import aiosmtplib
 
 from app.core.emails import deliverable_address
 from app.core.errors import StoreUnavailableError
-from app.features.auth.outbox import Mail, Outbox
 from app.state.accounts import RESET_TTL_S, Account
 from app.state.kit import StateKit
+from app.state.mail_outbox import Mail, Outbox
 
 _log = logging.getLogger(__name__)
 

@@ -18,11 +18,11 @@ from app.core.errors import (
 )
 from app.core.passwords import refuse_weak_password
 from app.core.settings import Tier
-from app.features.auth.outbox import Outbox
 from app.state.accounts import Account, EmailTakenError
 from app.state.api_keys import ApiKey
 from app.state.kit import StateKit
 from app.state.logins import Device, Login
+from app.state.mail_outbox import Outbox
 from app.state.principals import Principal
 
 

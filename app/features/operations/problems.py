@@ -13,6 +13,29 @@ from app.core.errors import CargoFlowError, NotFoundError
 from app.features.operations.schemas import ProblemDescription
 
 _FROM_NGINX: Final = (
+    *(
+        ProblemDescription(code=code, status=status, title=title, description=description)
+        for code, status, title, description in (
+            ("request_timeout", 408, "Request timeout", "The request did not arrive in time."),
+            ("length_required", 411, "Length required", "Send a Content-Length, or the body in chunks."),
+            ("uri_too_long", 414, "URI too long", "The address is longer than 8 KB."),
+            (
+                "range_not_satisfiable",
+                416,
+                "Range not satisfiable",
+                "The range lies outside of the document.",
+            ),
+            ("headers_too_large", 431, "Request header fields too large", "The headers exceed 32 KB."),
+            (
+                "not_implemented",
+                501,
+                "Not implemented",
+                "The request uses something of HTTP unsupported here.",
+            ),
+            ("service_unavailable", 503, "Service unavailable", "Nginx can't take the request. Try again."),
+            ("http_version_not_supported", 505, "HTTP version not supported", "Use HTTP/1.1."),
+        )
+    ),
     ProblemDescription(
         code="bad_gateway",
         status=502,

@@ -6,7 +6,7 @@ from fastapi import Depends, Request
 
 from app.core.errors import NotFoundError
 from app.core.ids import is_id
-from app.http.admission import Admitted, admit
+from app.http.admission import Admitted, Caller, admit
 from app.state.principals import Principal, Wanted
 from app.state.session_documents import Owner
 
@@ -31,6 +31,11 @@ async def _admitted(request: Request, *, claim: bool) -> Admitted:
     raise NotFoundError
 
 
+async def _refuse_impossible_id(request: Request, _: Caller) -> None:
+    if not is_id(request.path_params["session_id"], "ses"):
+        raise NotFoundError
+
+
 ReaderOfSession = Annotated[Admitted, Depends(_admitted_to_extend)]
 """The caller with the session they ask for; the one who is to extend it, unless `extend=false`.
 
@@ -38,6 +43,8 @@ Raises what `admit` raises, and NotFoundError for an id that can't exist, once t
 """
 CallerWithSession = Annotated[Admitted, Depends(_admitted_to_look)]
 """The same for those who don't extend it."""
+possible_id = Depends(_refuse_impossible_id)
+"""The same NotFoundError for writers, who bring nothing along."""
 
 
 def owner_of(principal: Principal) -> Owner:

@@ -7,7 +7,7 @@ from fastapi import Query, Response
 
 from app.core.moments import from_milliseconds, to_milliseconds
 from app.features.sessions import service
-from app.features.sessions.dependencies import CallerWithSession, ReaderOfSession, owner_of
+from app.features.sessions.dependencies import CallerWithSession, ReaderOfSession, owner_of, possible_id
 from app.features.sessions.schemas import NewSession, SessionData, SessionOut, SessionPatch
 from app.http.admission import Caller, Kit
 from app.http.etags import IfMatch, WriteCondition, etag
@@ -72,7 +72,12 @@ async def read_session(
     return _answer(found)
 
 
-@router.put("/{session_id}", response_model=SessionOut, summary="Replace a session's data")
+@router.put(
+    "/{session_id}",
+    response_model=SessionOut,
+    dependencies=[possible_id],
+    summary="Replace a session's data",
+)
 async def replace_session(
     session_id: str, body: SessionData, kit: Kit, caller: Caller, if_match: IfMatch
 ) -> Response:
@@ -82,7 +87,12 @@ async def replace_session(
     return _answer(session.reading)
 
 
-@router.patch("/{session_id}", response_model=SessionOut, summary="Merge into a session's data")
+@router.patch(
+    "/{session_id}",
+    response_model=SessionOut,
+    dependencies=[possible_id],
+    summary="Merge into a session's data",
+)
 async def patch_session(
     session_id: str, body: SessionPatch, kit: Kit, caller: Caller, if_match: IfMatch
 ) -> Response:

@@ -8,7 +8,7 @@ from app.core.moments import Timestamp
 from app.http.schemas import JsonObject, ResponseModel, StrictModel
 from app.state.session_documents import TTL_MAX_S, TTL_MIN_S, SessionType
 
-_EXAMPLE_DATA = {"items": [{"sku": "pallet-eur", "quantity": 2}], "step": 1}
+_EXAMPLE_DATA: JsonObject = {"items": [{"sku": "pallet-eur", "quantity": 2}], "step": 1}
 
 NamedVersion = Annotated[int, Field(strict=True, ge=1)]
 Data = Annotated[JsonObject, Field(examples=[_EXAMPLE_DATA])]

@@ -1,4 +1,4 @@
-"""The rules of application sessions that `state.sessions` does not know: what may be written here, and how."""
+"""The rules of sessions that `state.sessions` does not know: what may be written here, and how."""
 
 from typing import Any
 

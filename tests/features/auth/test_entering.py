@@ -1,13 +1,12 @@
 import asyncio
-import time
 from http.cookies import Morsel, SimpleCookie
-from statistics import median
 from typing import Any
 
 import httpx
 import pytest
 from argon2 import PasswordHasher
 
+from app.core.passwords import HASHERS, QUEUE_MAX
 from app.state.kit import StateKit
 from tests.engines import RedisEngine
 from tests.features.auth.calls import EMAIL, PASSWORD, bearer, log_in, me, register
@@ -131,18 +130,17 @@ async def test_unknown_address_wrong_password_and_deactivated_user_get_the_same_
     assert len(set(bodies)) == 1
 
 
-@pytest.mark.settings(limit_auth="1000/minute", limit_auth_email="1000/minute", limit_anonymous="1000/minute")
-async def test_an_unknown_address_costs_a_password_check_like_a_known_one(api: httpx.AsyncClient) -> None:
+async def test_whoever_is_named_a_login_waits_for_a_hasher_and_is_refused_when_too_many_do(
+    api: httpx.AsyncClient, kit: StateKit
+) -> None:
     await register(api)
-
-    async def seconds(email: str) -> float:
-        started_s = time.perf_counter()
-        assert (await log_in(api, email, "wrong password")).status_code == 401
-        return time.perf_counter() - started_s
-
-    known = median([await seconds(EMAIL) for _ in range(9)])
-    unknown = median([await seconds("nobody@example.com") for _ in range(9)])
-    assert unknown > known / 3
+    kit.passwords._under_way = HASHERS + QUEUE_MAX
+    for email in (EMAIL, "nobody@example.com"):
+        answer = await log_in(api, email)
+        assert (answer.status_code, answer.json()["code"]) == (503, "passwords_busy")
+        assert answer.headers["retry-after"] == "1"
+    kit.passwords._under_way = 0
+    assert (await log_in(api)).status_code == 200
 
 
 async def test_a_hash_with_old_parameters_is_replaced_by_a_login(

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from app.features.auth.mail import Postman
-from app.features.auth.outbox import ATTEMPTS_MAX, Outbox
+from app.state.mail_outbox import ATTEMPTS_MAX, Outbox
 from app.state.kit import StateKit
 from tests.features.auth.calls import EMAIL, PASSWORD, log_in, me, refresh, register
 from tests.features.auth.mail_server import MailServer, running_mail_server

@@ -1,0 +1,97 @@
+"""What a hot read costs, by the stores' own account."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import httpx
+import redis.asyncio
+
+from app.core.settings import Settings
+from app.state import hot_lua
+from app.state.kit import StateKit
+from tests.engines import MongoEngine
+
+READS = 100
+_FIRST, _LAST = "cf-test-first", "cf-test-last"
+
+
+@contextlib.asynccontextmanager
+async def commands_that_redis_sees(settings: Settings) -> AsyncIterator[list[str]]:
+    """Collect what clients send, as MONITOR reports it; not what scripts call inside, nor replicas' beats."""
+    seen: list[str] = []
+    url = settings.redis_url.get_secret_value()
+    async with redis.asyncio.from_url(url) as client, client.monitor() as monitor:
+        await client.echo(_FIRST)
+        yield seen
+        await client.echo(_LAST)
+        async for row in monitor.listen():
+            if _FIRST in row["command"]:
+                seen.clear()
+            elif _LAST in row["command"]:
+                break
+            elif row["client_type"] != "lua" and hot_lua.BEAT.sha not in row["command"]:
+                seen.append(row["command"])
+
+
+async def mongodb_operations(kit: StateKit) -> dict[str, int]:
+    """Return MongoDB's counters of operations on documents."""
+    status = await kit.mongo.database.command("serverStatus")
+    return {name: status["opcounters"][name] for name in ("query", "insert", "update", "delete", "getmore")}
+
+
+async def test_a_hot_read_is_one_command_to_redis_and_none_to_mongodb(
+    api: httpx.AsyncClient, app_kit: StateKit, settings: Settings
+) -> None:
+    made = (await api.post("/sessions", json={"type": "cart", "data": {"n": 1}})).json()
+    path = f"/sessions/{made['id']}"
+    for _ in range(3):
+        assert (await api.get(path)).json() == made
+    before = await mongodb_operations(app_kit)
+    async with commands_that_redis_sees(settings) as commands:
+        for _ in range(READS):
+            assert (await api.get(path)).json() == made
+    assert len(commands) == READS
+    assert {command.split()[0].upper() for command in commands} == {"EVALSHA"}
+    assert len({command.split()[1] for command in commands}) == 1
+    assert await mongodb_operations(app_kit) == before
+
+
+async def test_mongodbs_counters_would_have_shown_a_read(api: httpx.AsyncClient, app_kit: StateKit) -> None:
+    made = (await api.post("/sessions", json={"type": "cart", "data": {}})).json()
+    before = await mongodb_operations(app_kit)
+    await api.get("/sessions")
+    after = await mongodb_operations(app_kit)
+    assert after["query"] > before["query"]
+    assert made["version"] == 1
+
+
+async def test_hot_reads_go_on_while_mongodb_is_frozen(
+    api: httpx.AsyncClient, mongo_engine: MongoEngine
+) -> None:
+    made = (await api.post("/sessions", json={"type": "cart", "data": {"n": 1}})).json()
+    path = f"/sessions/{made['id']}"
+    for _ in range(3):
+        await api.get(path)
+    mongo_engine.freeze()
+    answers = await asyncio.gather(*(api.get(path) for _ in range(20)))
+    assert [answer.json() for answer in answers] == [made] * 20
+
+
+async def test_a_write_of_a_hot_session_is_three_scripts_and_one_update(
+    api: httpx.AsyncClient, app_kit: StateKit, settings: Settings
+) -> None:
+    """Admission, barrier, settling; the update alone in MongoDB, for the dropped copy tells what is there."""
+    made = (await api.post("/sessions", json={"type": "cart", "data": {}})).json()
+    path = f"/sessions/{made['id']}"
+    for n in range(3):
+        await api.patch(path, json={"data": {"n": n}})
+    before = await mongodb_operations(app_kit)
+    async with commands_that_redis_sees(settings) as commands:
+        for n in range(10):
+            assert (await api.patch(path, json={"data": {"n": n}})).json()["version"] == 5 + n
+    after = await mongodb_operations(app_kit)
+    assert len(commands) == 30
+    assert {name: after[name] - before[name] for name in after} == {
+        "query": 0, "insert": 0, "update": 10, "delete": 0, "getmore": 0,
+    }  # fmt: skip
