@@ -11,7 +11,7 @@ from pathlib import Path
 
 from app.cluster.control import Answer, ControlError, NobodyThereError, SupervisorLostError, ask, heard
 from app.cluster.events import Listener
-from app.cluster.journal import end_orphans, read_journal
+from app.cluster.journal import end_orphans, read_journal, until_gone
 from app.cluster.layout import REPOSITORY, Layout
 from app.cluster.lock import ClusterLock
 from app.cluster.log_files import last_lines, open_for_append
@@ -91,14 +91,16 @@ async def stop(layout: Layout, listener: Listener) -> list[str] | None:
     Returns the names of orphans that had to be ended because their supervisor was gone, or None when nothing
     ran at all. Raises ControlError if the lock can't be had in the end.
     """
-    found = read_journal(layout.journal) is not None
+    entry = read_journal(layout.journal)
     lock = ClusterLock.take(layout.lock)
+    ran = entry is not None or lock is None
     if lock is None:
-        found = True
         lock = await _stop_supervisor(layout, listener)
+        if entry:
+            await until_gone([entry.supervisor], _SOON_S)  # it lets go of the lock a moment before
     orphans = await end_orphans(layout.journal)
     lock.release()
-    return orphans if found else None
+    return orphans if ran else None
 
 
 async def _stop_supervisor(layout: Layout, listener: Listener) -> ClusterLock:

@@ -126,12 +126,12 @@ async def _end(processes: list[ProcessEntry]) -> list[str]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(orphan.pid, signal.SIGTERM)
             os.kill(orphan.pid, signal.SIGCONT)  # one that was stopped can't end before it goes on
-    await _gone(orphans, _ORPHAN_GRACE_S)
+    await until_gone(orphans, _ORPHAN_GRACE_S)
     for orphan in orphans:
         if orphan.alive:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(orphan.pid, signal.SIGKILL)
-    await _gone(orphans, _KILL_WAIT_S)
+    await until_gone(orphans, _KILL_WAIT_S)
     ended = {orphan.name for orphan in orphans}
     for process in processes:
         for member in left_in_group(process.pid, Path(process.cwd)):
@@ -140,7 +140,8 @@ async def _end(processes: list[ProcessEntry]) -> list[str]:
     return sorted(ended)
 
 
-async def _gone(processes: list[ProcessEntry], timeout_s: float) -> None:
+async def until_gone(processes: list[ProcessEntry], timeout_s: float) -> None:
+    """Return when none of these processes runs any more, or the time is up."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
             while any(process.alive for process in processes):  # noqa: ASYNC110  # not our children

@@ -94,6 +94,17 @@ async def test_a_reader_cannot_fill_over_what_a_writer_filled(pair: tuple[HotCop
     assert (await a.read(NAME)).head == NEW.head
 
 
+async def test_a_reader_who_held_the_lease_before_a_writer_came_neither_fills_nor_ends_the_barrier(
+    pair: tuple[HotCopies, HotCopies],
+) -> None:
+    a, b = pair
+    slow = await a.read(NAME)
+    async with b.writing(NAME):
+        await a.fill(NAME, slow.lease, OLD)
+        under_way = await a.read(NAME)
+        assert (under_way.state, under_way.lease) == ("miss", "")
+
+
 async def test_nobody_gets_a_lease_nor_a_hit_while_a_writer_is_under_way(
     pair: tuple[HotCopies, HotCopies],
 ) -> None:
