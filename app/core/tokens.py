@@ -9,7 +9,6 @@ result never changes; the expiry is compared with the clock every time.
 """
 
 import hashlib
-import hmac
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +17,7 @@ import jwt
 
 from app.core.clock import Clock
 from app.core.errors import TokenExpiredError, UnauthenticatedError
+from app.core.key_derivation import derive_keys
 from app.core.settings import Settings
 
 _ISSUER = "cargoflow"
@@ -44,11 +44,7 @@ class AccessTokens:
         """`clock` must be one on which replicas agree, see `state.store_clock`."""
         self._clock = clock
         self.ttl_s = settings.access_token_ttl_s
-        current, previous = (
-            settings.jwt_secret.get_secret_value(),
-            settings.jwt_secret_previous.get_secret_value(),
-        )
-        self._keys = tuple(_derive(secret, "access-token") for secret in (current, previous) if secret)
+        self._keys = derive_keys(settings, "access-token")
         self._memo: OrderedDict[bytes, AccessToken] = OrderedDict()
 
     def mint(self, *, login_id: str, user_id: str, tenant_id: str, issued_at: datetime) -> str:
@@ -105,8 +101,3 @@ class AccessTokens:
             except (jwt.InvalidTokenError, ValueError):
                 continue
         raise UnauthenticatedError
-
-
-def _derive(secret: str, purpose: str) -> bytes:
-    """Return a key of its own for each purpose, so that one kind of token can't pass for another."""
-    return hmac.digest(secret.encode(), f"cargoflow/{purpose}".encode(), "sha256")

@@ -17,8 +17,6 @@ from the road, underwriters review applications. Any replica serves any request.
 **Concurrency**: a document's `ETag` is its version. Name it in `If-Match` (412 when it is not the current
 one) or as `version` in the body (409).
 
-**Retries**: a POST that carries an `Idempotency-Key` may be repeated; the first answer comes back.
-
 **Lists** are pages: send `next_cursor` back as `cursor`.
 """.strip()
 TAGS: Final[list[dict[str, Any]]] = [

@@ -246,7 +246,9 @@ class Principals:
             return None
         await self._hot.fill(name, found.lease, self._credential_copy(credential, row))
         user_name = keys.user_name(row["tenant_id"], row["user_id"])
-        lease = user.lease or (await self._hot.read(user_name)).lease
+        lease = user.lease
+        if found.lease:  # else Redis is gone, and asking it again would only cost another timeout
+            lease = (await self._hot.read(user_name)).lease
         async with self._mongo.guard("users.find"):
             account = await self._users.find_one(
                 {"_id": row["user_id"], "tenant_id": row["tenant_id"], "active": True}

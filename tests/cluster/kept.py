@@ -1,5 +1,6 @@
 """Sessions as their owners know them: what was acknowledged, to be compared with what is found later."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +63,7 @@ async def assert_gone_everywhere(world: World, sessions: list[Kept]) -> None:
 
 
 async def stored(world: World, sessions: list[Kept]) -> dict[str, dict[str, Any]]:
-    """Return what MongoDB itself holds of these sessions, by id."""
+    """Return what MongoDB itself holds of these sessions, by id; it keeps their data as JSON text."""
     async with world.mongo() as database:
-        ids = [kept.id for kept in sessions]
-        return {row["_id"]: row for row in database["sessions"].find({"_id": {"$in": ids}})}
+        rows = database["sessions"].find({"_id": {"$in": [kept.id for kept in sessions]}})
+        return {row["_id"]: {**row, "data": json.loads(row["data"])} for row in rows}

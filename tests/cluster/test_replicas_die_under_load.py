@@ -104,7 +104,8 @@ async def test_restarting_and_scaling_under_load_fails_no_read_and_no_write_and_
 ) -> None:
     people = await world.register(full(70, 16))
     gets = await reads(world, people[:4])
-    writers = itertools.cycle(people[4:])
+    authors = people[4:]
+    writers = itertools.cycle(authors)
     types = itertools.cycle(SESSION_TYPES)
     made: list[str] = []
 
@@ -130,8 +131,9 @@ async def test_restarting_and_scaling_under_load_fails_no_read_and_no_write_and_
     assert not load.tally.failures, str(load.tally)
     assert len(load.tally.replicas) >= 5, "the new replicas took no traffic"
     async with world.mongo() as database:
-        ids = {row["_id"] for row in database["sessions"].find({"data.load": {"$exists": True}}, {"_id": 1})}
-    assert ids == set(made), "what was acknowledged is not what is there"
+        theirs = {"user_id": {"$in": [person.id for person in authors]}}
+        stored = [row["_id"] for row in database["sessions"].find(theirs, {"_id": 1})]
+    assert sorted(stored) == sorted(made), "what was acknowledged is not what is there"
     await world.whole()
 
 
@@ -183,7 +185,7 @@ async def test_a_change_cut_off_by_a_kill_happened_or_did_not_and_never_happens_
         send_signal(pid, signal.SIGKILL)
         outcomes = await writes
         unknown += sum(status == 502 for _, _, status in outcomes)
-        assert {status for _, _, status in outcomes} <= {200, 502}
+        assert {status for _, _, status in outcomes} <= {200, 409, 502}
         await world.whole()
         seen = []
         for door in world.places:
@@ -191,8 +193,9 @@ async def test_a_change_cut_off_by_a_kill_happened_or_did_not_and_never_happens_
             seen.append([expect(200, answer)["data"] for answer in answers])
         assert all(one == seen[0] for one in seen), "two places disagree"
         data = dict(zip(made, seen[0], strict=True))
-        lost = [n for target, n, status in outcomes if status == 200 and data[target].get(f"field-{n}") != n]
-        assert not lost
+        for target, number, status in outcomes:
+            happened = data[target].get(f"field-{number}") == number
+            assert status == 502 or happened == (status == 200), f"answered {status}, happened: {happened}"
         for target in made:
             expect(204, await world.nginx.ask("DELETE", f"{API}/sessions/{target}", token=person.token))
     show(f"{unknown} changes were cut off, each happened or did not, everywhere alike")

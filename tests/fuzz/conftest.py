@@ -61,3 +61,4 @@ def still_standing(target: Replica) -> Iterator[None]:
     assert target.status_of("/health") == 200
     said = target.log()[began:]
     assert "Traceback" not in said, said[-4000:]
+    assert '"level":"ERROR"' not in said, said[-4000:]

@@ -38,11 +38,6 @@ COLLEAGUE = Owner("ten_a", "usr_b")
 NAMESAKE = Owner("ten_b", "usr_a")
 
 
-@pytest.fixture(autouse=True)
-async def indexes(kit: StateKit) -> None:
-    await sessions.ensure_indexes(kit.mongo)
-
-
 async def cart(kit: StateKit, data: dict[str, Any] | None = None, *, ttl_s: int | None = None) -> Session:
     return await kit.sessions.create(ME, "cart", data or {}, ttl_s=ttl_s)
 

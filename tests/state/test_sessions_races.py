@@ -13,7 +13,6 @@ import pytest
 from app.core.errors import NotFoundError, VersionConflictError
 from app.core.merge_patch import merge_patch
 from app.core.settings import Settings
-from app.state import sessions
 from app.state.kit import StateKit, open_kit
 from app.state.session_documents import Owner, Session, hot_name
 from app.state.sessions import SESSIONS_MAX, SessionLimitError
@@ -39,7 +38,6 @@ async def kits(settings: Settings) -> AsyncIterator[list[StateKit]]:
             await until(
                 lambda kit=kit: kit.mongo.health.status == "pass" and kit.redis.health.status == "pass"
             )
-        await sessions.ensure_indexes(opened[0].mongo)
         yield opened
 
 

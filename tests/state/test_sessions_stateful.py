@@ -21,7 +21,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, multiple, rule, r
 from app.core.errors import NotFoundError, VersionConflictError
 from app.core.merge_patch import merge_patch
 from app.core.settings import Settings
-from app.state import keys, sessions
+from app.state import keys
 from app.state.kit import StateKit, open_kit
 from app.state.session_documents import Owner, hot_name
 from tests.cluster.counts import full
@@ -167,7 +167,6 @@ class World:
         await ready.wait()
         for kit in self.kits:
             await until(lambda kit=kit: kit.mongo.health.status == "pass" == kit.redis.health.status)
-        await sessions.ensure_indexes(self.kits[0].mongo)
 
     async def _close(self) -> None:
         self._leave.set()

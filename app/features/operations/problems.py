@@ -40,13 +40,13 @@ _FROM_NGINX: Final = (
         code="bad_gateway",
         status=502,
         title="Bad gateway",
-        description="No replica could answer. Read before you repeat a change, or send an Idempotency-Key.",
+        description="No replica could answer. Read before you repeat a change.",
     ),
     ProblemDescription(
         code="gateway_timeout",
         status=504,
         title="Gateway timeout",
-        description="No answer came in time. Read before you repeat a change, or send an Idempotency-Key.",
+        description="No answer came in time. Read before you repeat a change.",
     ),
     ProblemDescription(
         code="misdirected_request",

@@ -74,6 +74,13 @@ async def test_seeding_at_once_makes_everything_once(settings: Settings, kit: St
     assert len(stored["users"]) == sum(len(company.users) for company in COMPANIES)
 
 
+async def test_seeding_without_mongodb_says_so(settings: Settings, mongo_engine: MongoEngine) -> None:
+    mongo_engine.freeze()
+    async with asyncio.timeout(60):
+        with pytest.raises(StoreUnavailableError):
+            await seed(settings)
+
+
 async def test_the_demo_shipper_finds_sessions(settings: Settings, kit: StateKit) -> None:
     await seed(settings)
     shipper = await kit.accounts.find_by_email("shipper@nordwind.example")

@@ -1,24 +1,17 @@
-"""A client of an application with its indexes in place, and a user to talk to it as."""
+"""A client of an application, and a user to talk to it as."""
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
-from app.state import sessions
 from app.state.kit import StateKit
-from tests.state.people import Person, ensure_indexes, new_person
-
-
-async def prepare(kit: StateKit) -> None:
-    await ensure_indexes(kit)
-    await sessions.ensure_indexes(kit.mongo)
+from tests.state.people import Person, new_person
 
 
 @pytest.fixture
 async def app_kit(app: FastAPI) -> StateKit:
     """The kit inside the application."""
     opened: StateKit = app.state.kit
-    await prepare(opened)
     return opened
 
 

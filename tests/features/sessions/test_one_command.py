@@ -34,6 +34,13 @@ async def commands_that_redis_sees(settings: Settings) -> AsyncIterator[list[str
                 seen.append(row["command"])
 
 
+async def warm_up(api: httpx.AsyncClient, path: str) -> None:
+    """Make the session and its caller hot, and more connections than the reads and a beat will need."""
+    await api.get(path)
+    answers = await asyncio.gather(*(api.get(path) for _ in range(10)))
+    assert {answer.status_code for answer in answers} == {200}
+
+
 async def mongodb_operations(kit: StateKit) -> dict[str, int]:
     """Return MongoDB's counters of operations on documents."""
     status = await kit.mongo.database.command("serverStatus")
@@ -45,8 +52,7 @@ async def test_a_hot_read_is_one_command_to_redis_and_none_to_mongodb(
 ) -> None:
     made = (await api.post("/sessions", json={"type": "cart", "data": {"n": 1}})).json()
     path = f"/sessions/{made['id']}"
-    for _ in range(3):
-        assert (await api.get(path)).json() == made
+    await warm_up(api, path)
     before = await mongodb_operations(app_kit)
     async with commands_that_redis_sees(settings) as commands:
         for _ in range(READS):
@@ -84,12 +90,12 @@ async def test_a_write_of_a_hot_session_is_three_scripts_and_one_update(
     """Admission, barrier, settling; the update alone in MongoDB, for the dropped copy tells what is there."""
     made = (await api.post("/sessions", json={"type": "cart", "data": {}})).json()
     path = f"/sessions/{made['id']}"
-    for n in range(3):
-        await api.patch(path, json={"data": {"n": n}})
+    await warm_up(api, path)
+    await api.patch(path, json={"data": {}})  # the first time a server sees a script it takes another call
     before = await mongodb_operations(app_kit)
     async with commands_that_redis_sees(settings) as commands:
         for n in range(10):
-            assert (await api.patch(path, json={"data": {"n": n}})).json()["version"] == 5 + n
+            assert (await api.patch(path, json={"data": {"n": n}})).json()["version"] == 3 + n
     after = await mongodb_operations(app_kit)
     assert len(commands) == 30
     assert {name: after[name] - before[name] for name in after} == {

@@ -10,11 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from app.state import sessions
 from app.state.kit import StateKit
 from tests.cluster.counts import full
 from tests.engines import Replica
-from tests.state.people import Person, ensure_indexes, new_person
+from tests.state.people import Person, new_person
 
 PAIRS = full(5000, 200)
 ROUNDS = full(100, 15)
@@ -24,8 +23,6 @@ pytestmark = pytest.mark.settings(limit_standard="1000000/minute")
 
 @pytest.fixture
 async def me(kit: StateKit) -> Person:
-    await ensure_indexes(kit)
-    await sessions.ensure_indexes(kit.mongo)
     return await new_person(kit)
 
 
