@@ -11,6 +11,7 @@ from app.cli.terminal import CommandFailedError, console
 from app.cluster import client
 from app.cluster.control import NobodyThereError
 from app.cluster.layout import Layout
+from app.core.errors import StoreUnavailableError
 from app.core.settings import Settings, SettingsError, load_settings
 
 Action = Callable[[Settings], Awaitable[str | None]]
@@ -48,6 +49,10 @@ def _on_the_stores(layout: Layout, action: Action) -> None:
         text = asyncio.run(_done(action))
     except SettingsError as error:
         raise CommandFailedError(str(error)) from None
+    except StoreUnavailableError as error:
+        raise CommandFailedError(
+            f"{error.store} does not answer; is it the one that MONGODB_URI or REDIS_URL name?"
+        ) from None
     if text:
         console().print(escape(text))
 

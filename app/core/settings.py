@@ -64,7 +64,8 @@ class Settings(BaseSettings):
     db_pool_max: int = Field(default=50, ge=1, le=1000)
     db_pool_min: int = Field(default=5, ge=0, le=1000)
     mongo_timeout_s: float = Field(default=2.0, gt=0, le=30)
-    redis_timeout_s: float = Field(default=1.0, gt=0, le=10)
+    redis_timeout_s: float = Field(default=1.0, ge=1, le=10)
+    """Longer than a hot copy's generation lives without Redis (0.9 s); `state.hot` rests on that."""
 
     jwt_secret: SecretStr = SecretStr("")
     jwt_secret_previous: SecretStr = SecretStr("")

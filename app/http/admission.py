@@ -1,7 +1,7 @@
 """Who may come in: FastAPI dependencies that turn a request into a caller.
 
 `Caller` is a living user, counted against their tier and against what the route declared, in one round trip
-to Redis. `requires(role, …)` narrows it by role. `admitted_with(kind, parameter)` also brings a hot document
+to Redis. `requires(role, …)` narrows it by role. `admit` itself can also bring a hot document
 of the caller's own along. `anonymous` is for routes without a credential: counted by address.
 
 Anything that presents a credential which is nobody's is counted as anonymous before it is refused, so that
@@ -16,7 +16,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from slowapi.errors import RateLimitExceeded
 
-from app.core.errors import ForbiddenError, NotFoundError, UnauthenticatedError
+from app.core.errors import ForbiddenError, UnauthenticatedError
 from app.core.ids import is_id
 from app.http.context import client_ip, identify
 from app.http.limits import announce, declared_limits, per_user, refused
@@ -121,26 +121,6 @@ def requires(*roles: Role) -> Callable[[Request], Awaitable[Principal]]:
 
 
 Admin = Annotated[Principal, Depends(requires("admin"))]
-
-
-def admitted_with(kind: str, parameter: str) -> Callable[[Request], Awaitable[Admitted]]:
-    """Return a dependency that also reads the hot copy of the caller's own `kind` named by that path
-    parameter.
-
-    An id that can't exist is NotFoundError after the caller is known, so that nothing differs for a stranger.
-    """
-
-    async def admission(request: Request) -> Admitted:
-        document_id = request.path_params[parameter]
-        plausible = (
-            len(document_id) <= _MAX_KEY_CHARACTERS and document_id.isascii() and document_id.isprintable()
-        )
-        admitted = await admit(request, Wanted(kind, document_id) if plausible else None)
-        if not plausible:
-            raise NotFoundError
-        return admitted
-
-    return admission
 
 
 async def anonymous(request: Request) -> None:

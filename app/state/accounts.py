@@ -38,7 +38,7 @@ from app.state import keys
 from app.state.expiring import holds_unexpired, with_entry
 from app.state.hot import HotCopies
 from app.state.last_admin import LastAdmin
-from app.state.mongo import Document, MongoStore
+from app.state.mongo import Document, MongoStore, one_page
 from app.state.patience import Patience
 from app.state.principals import Role, user_copy
 from app.state.versions import VersionCheck, any_version
@@ -118,7 +118,7 @@ class Accounts:
     """Reads and writes users. One a process."""
 
     def __init__(self, *, mongo: MongoStore, hot: HotCopies, clock: Clock) -> None:
-        """`clock` dates what is inserted; what decides anything is compared on MongoDB's own."""
+        """`clock` must be one that follows MongoDB's, see `store_clock`."""
         self._mongo = mongo
         self._hot = hot
         self._clock = clock
@@ -173,16 +173,11 @@ class Accounts:
 
     async def page(self, *, tenant_id: str, after: tuple[datetime, str] | None, limit: int) -> list[Account]:
         """Return up to `limit` users of this tenant, oldest first, after the one with this date and id."""
-        wanted: Document = {"tenant_id": tenant_id}
-        if after is not None:
-            created_at, user_id = after
-            wanted["$or"] = [
-                {"created_at": {"$gt": created_at}},
-                {"created_at": created_at, "_id": {"$gt": user_id}},
-            ]
         async with self._mongo.guard("users.page"):
-            cursor = self._users.find(wanted).sort([("created_at", 1), ("_id", 1)]).limit(limit)
-            return [Account.from_document(document) async for document in cursor]
+            rows = self._users.aggregate(
+                one_page({"tenant_id": tenant_id}, order=1, after=after, limit=limit)
+            )
+            return [Account.from_document(document) async for document in rows]
 
     async def change(
         self,
@@ -258,7 +253,7 @@ class Accounts:
         if not is_id(user_id, "usr"):
             raise ResetRefusedError
         async with self._mongo.guard("users.find_by_reset"):
-            document = await self._users.find_one({"_id": user_id, **_resettable(token)})
+            document = await self._users.find_one({"_id": user_id, **self._resettable(token)})
         if document is None:
             raise ResetRefusedError
         return Account.from_document(document)
@@ -270,12 +265,15 @@ class Accounts:
         """
         after = await self._write(
             account,
-            _resettable(token),
+            self._resettable(token),
             {"$set": {"password_hash": password_hash, "resets": []}, "$inc": {"epoch": 1}},
         )
         if after is None:
             raise ResetRefusedError
         return after
+
+    def _resettable(self, token: str) -> Document:
+        return {"active": True, **holds_unexpired("resets", _hash(token), self._clock.now())}
 
     async def _write(self, account: Account, guard: Document, update: Document) -> Account | None:
         """Update the user if `guard` holds, moving `version` on; None if it does not."""
@@ -304,10 +302,6 @@ def _ends_being_admin(account: Account, changes: Mapping[str, Any]) -> bool:
     is_admin = account.active and account.role == "admin"
     stays_admin = changes.get("active", account.active) and changes.get("role", account.role) == "admin"
     return is_admin and not stays_admin
-
-
-def _resettable(token: str) -> Document:
-    return {"active": True, "$expr": holds_unexpired("resets", _hash(token))}
 
 
 def _hash(token: str) -> str:

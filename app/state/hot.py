@@ -15,9 +15,11 @@ Guarantees
   GENERATION_LEASE_MS and is renewed by every replica several times in that time. If Redis was away so long
   that a writer gave up on raising its barrier (`redis_timeout_s` is longer than the lease), then the lease is
   over too, and the first replica to return starts a new generation. So does the first beat that meets another
-  server process than before: a restarted Redis may have lost the last barriers. A replica whose own link was
-  broken while it wrote starts a new one itself when it is back. Leases and barriers are good for filling only
-  in the generation that gave them: a fill that was stuck in a frozen Redis fills nothing when it thaws.
+  server process than before: a restarted Redis may have lost the last barriers. A replica that could not
+  raise its barrier drops the copy after its commit, even if its breaker has not noticed yet that Redis is
+  back; if its own link is broken it starts a new generation when it is whole again. Leases and barriers are
+  good for filling only in the generation that gave them: a fill that was stuck in a frozen Redis fills
+  nothing when it thaws.
 
 Does not guarantee: that a write which was never acknowledged (its replica was paused for more than
 HOT_WRITER_TTL_MS, woke, wrote and was killed before the answer) is visible at once; copies made in the pause
@@ -203,15 +205,19 @@ class HotCopies:
             yield write
         except BaseException as error:
             if isinstance(error, CargoFlowError) and not isinstance(error, StoreUnavailableError):
-                await self._settle_write(names, nonce, HotWrite(MISS))
+                await self._settle_write(names, nonce, HotWrite(MISS), protected=True)
             elif not protected:
                 self._generations_owed += 1
             raise
-        await self._settle_write(names, nonce, write if protected else HotWrite(MISS))
+        await self._settle_write(names, nonce, write if protected else HotWrite(MISS), protected=protected)
 
-    async def _settle_write(self, names: tuple[str, str, str], nonce: str, write: HotWrite) -> None:
+    async def _settle_write(
+        self, names: tuple[str, str, str], nonce: str, write: HotWrite, *, protected: bool
+    ) -> None:
+        """End a write. Without a barrier the copy must go before the answer, so ask past the breaker."""
+        run = self._redis.run if protected else self._redis.insist
         try:
-            await self._redis.run(hot_lua.SETTLE, names, (nonce, write.mode, *write.copy.arguments()))
+            await run(hot_lua.SETTLE, names, (nonce, write.mode, *write.copy.arguments()))
         except StoreUnavailableError:
             self._generations_owed += 1
 

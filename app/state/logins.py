@@ -1,8 +1,8 @@
 """Login sessions and the rotation of their refresh tokens.
 
 Guarantees
-- A login is alive while its row is found, `expires_at` lies ahead on MongoDB's clock and its `epoch` is its
-  user's (`state.principals`). Ended means deleted, with a tombstone in the hot copies: no replica admits it
+- A login is alive while its row is found, `expires_at` lies ahead and its `epoch` is its user's
+  (`state.principals`). Ended means deleted, with a tombstone in the hot copies: no replica admits it
   again.
 - One presented refresh token has one successor. Which request rotates is decided by one update whose filter
   names the presented token's hash; the successor is computed, so all who lost within the grace return the
@@ -37,7 +37,7 @@ from app.state import keys
 from app.state.accounts import Account
 from app.state.expiring import holds_unexpired, with_entry
 from app.state.hot import HotCopies
-from app.state.mongo import Document, MongoStore, literal, unexpired
+from app.state.mongo import Document, MongoStore, literal, one_page, unexpired
 from app.state.principals import Role
 
 _log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class Logins:
     """Starts, continues and ends login sessions. One a process."""
 
     def __init__(self, *, mongo: MongoStore, hot: HotCopies, clock: Clock, settings: Settings) -> None:
-        """`clock` dates what is inserted; what decides anything is compared on MongoDB's own."""
+        """`clock` must be one that follows MongoDB's, see `store_clock`."""
         self._mongo = mongo
         self._hot = hot
         self._clock = clock
@@ -144,15 +144,10 @@ class Logins:
         self, *, tenant_id: str, user_id: str, epoch: int, after: tuple[datetime, str] | None, limit: int
     ) -> list[Login]:
         """Return up to `limit` living logins of a user, newest first, after the one with this date and id."""
-        wanted: Document = {"user_id": user_id, "tenant_id": tenant_id, "epoch": epoch, **unexpired()}
-        if after is not None:
-            created_at, login_id = after
-            wanted["$or"] = [
-                {"created_at": {"$lt": created_at}},
-                {"created_at": created_at, "_id": {"$lt": login_id}},
-            ]
+        owned = {"user_id": user_id, "tenant_id": tenant_id, "epoch": epoch}
+        alive = unexpired(self._clock.now())
         async with self._mongo.guard("logins.page"):
-            rows = self._logins.find(wanted).sort([("created_at", -1), ("_id", -1)]).limit(limit)
+            rows = self._logins.aggregate(one_page(owned, also=alive, order=-1, after=after, limit=limit))
             return [Login.from_document(document) async for document in rows]
 
     async def end(self, *, tenant_id: str, user_id: str, login_id: str) -> None:
@@ -193,7 +188,8 @@ class Logins:
 
     async def _advance(self, presented: RefreshToken, successor: RefreshToken) -> bool:
         """Put the successor in the presented token's place; False if it is not the one in force."""
-        in_force = {"_id": presented.login_id, "refresh.hash": presented.hash}
+        alive = unexpired(self._clock.now())
+        in_force = {"_id": presented.login_id, "refresh.hash": presented.hash, **alive}
         rotated = with_entry(
             "refresh.rotated",
             presented.hash,
@@ -208,16 +204,17 @@ class Logins:
         }
         used = {"last_seen_at": "$$NOW", "expires_at": idle_end(), "refresh": refresh}
         async with self._mongo.guard("logins.rotate"):
-            result = await self._logins.update_one({**in_force, **unexpired()}, [{"$set": used}])
+            result = await self._logins.update_one(in_force, [{"$set": used}])
         return result.matched_count == 1
 
     async def _repeat(
         self, presented: RefreshToken, successors: tuple[RefreshToken, ...]
     ) -> tuple[Login, RefreshToken]:
         """Return what a token that was rotated already got, if its grace lasts; end the login if not."""
-        in_grace = {"$and": [unexpired()["$expr"], holds_unexpired("refresh.rotated", presented.hash)]}
+        now = self._clock.now()
+        in_grace = {**unexpired(now), **holds_unexpired("refresh.rotated", presented.hash, now)}
         async with self._mongo.guard("logins.find_rotated"):
-            document = await self._logins.find_one({"_id": presented.login_id, "$expr": in_grace})
+            document = await self._logins.find_one({"_id": presented.login_id, **in_grace})
         if document is None:
             await self._get_alive(presented.login_id)
             await self._end_family(presented)
@@ -234,7 +231,7 @@ class Logins:
 
     async def _get_alive(self, login_id: str) -> Login:
         async with self._mongo.guard("logins.find"):
-            document = await self._logins.find_one({"_id": login_id, **unexpired()})
+            document = await self._logins.find_one({"_id": login_id, **unexpired(self._clock.now())})
         if document is None:
             raise UnauthenticatedError("The login has ended. Log in again.")
         return Login.from_document(document)

@@ -13,7 +13,8 @@ and sets the `StoreClock`.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeAlias
+from datetime import datetime
+from typing import Any, Literal, TypeAlias
 
 import pymongo.errors
 from bson.codec_options import CodecOptions
@@ -44,13 +45,39 @@ UNAVAILABLE: tuple[type[BaseException], ...] = (
 )
 
 
-def unexpired(field: str = "expires_at") -> Document:
-    """Return a filter that matches while `field` lies in the future on MongoDB's own clock.
+def unexpired(now: datetime) -> Document:
+    """Return a filter that matches what ends after `now`, the time of a clock that follows MongoDB's.
 
-    Dates are compared as numbers because the local cluster's engine finds no order between a stored date and
-    `$$NOW`.
+    A plain comparison, which rides along with an index. `$expr` with `$$NOW` would ask MongoDB's own clock,
+    but for a filter that has one the local cluster's engine reads the whole collection, whatever else it
+    says: 25 ms for each thousand documents.
     """
-    return {"$expr": {"$gt": [{"$toLong": f"${field}"}, {"$toLong": "$$NOW"}]}}
+    return {"expires_at": {"$gt": now}}
+
+
+def one_page(
+    owned: Document,
+    *,
+    order: Literal[1, -1],
+    after: tuple[datetime, str] | None,
+    limit: int,
+    also: Document | None = None,
+) -> list[Document]:
+    """Return the pipeline for one page, by `created_at` and `_id`, of what equals `owned` and matches `also`.
+
+    `after` is the date and the id of the last one before the page. What an index serves stands in a `$match`
+    of its own: the local cluster's engine reads the whole collection where an operator such as `$or`, or a
+    range outside of the index, stands beside it. A MongoDB puts the stages together again.
+    """
+    pipeline: list[Document] = [{"$match": owned}]
+    if also is not None:
+        pipeline.append({"$match": also})
+    if after is not None:
+        created_at, document_id = after
+        beyond = "$gt" if order == 1 else "$lt"
+        same_moment = {"created_at": created_at, "_id": {beyond: document_id}}
+        pipeline.append({"$match": {"$or": [{"created_at": {beyond: created_at}}, same_moment]}})
+    return [*pipeline, {"$sort": {"created_at": order, "_id": order}}, {"$limit": limit}]
 
 
 def from_now(milliseconds: int) -> Document:

@@ -8,8 +8,8 @@ The same round trip counts the request against its limits and may bring one hot 
 
 Documents read here, written by `logins`, `api_keys` and `accounts`:
 - `logins` {_id, tenant_id, user_id, epoch, idle_s, last_seen_at, expires_at, ends_at, …}: alive while
-  `expires_at` lies ahead on MongoDB's clock. `expires_at` moves on while the session is used (written at most
-  once per tenth of `idle_s`), never beyond `ends_at`.
+  `expires_at` lies ahead on a clock that follows MongoDB's. It moves on while the session is used (written
+  at most once per tenth of `idle_s`), never beyond `ends_at`.
 - `users` {_id, tenant_id, email, name, role, tier, active, epoch, …}: a login whose `epoch` is not its user's
   is dead; raising the user's ends all at once.
 - `api_keys` {_id, tenant_id, user_id, tier, hash, …}.
@@ -268,7 +268,8 @@ class Principals:
     async def _find_credential(self, credential: Credential) -> Document | None:
         if credential.kind == "login":
             async with self._mongo.guard("logins.find"):
-                return await self._logins.find_one({"_id": credential.id, **unexpired()})
+                alive = unexpired(self._clock.now())
+                return await self._logins.find_one({"_id": credential.id, **alive})
         async with self._mongo.guard("api_keys.find"):
             return await self._api_keys.find_one({"_id": credential.id})
 
@@ -286,7 +287,7 @@ class Principals:
         try:
             async with self._mongo.guard("logins.touch"):
                 await self._logins.update_one(
-                    {"_id": credential.id, **unexpired()},
+                    {"_id": credential.id, **unexpired(self._clock.now())},
                     [{"$set": {"last_seen_at": "$$NOW", "expires_at": extended}}],
                 )
         except StoreUnavailableError:

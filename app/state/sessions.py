@@ -3,8 +3,8 @@
 Guarantees
 - A write through any replica is seen by the next read through any other (`hot`). A read of a hot session
   asks MongoDB nothing.
-- Whether a session has expired is decided on every access, on MongoDB's clock or by a clock that follows it;
-  the TTL index only tidies up.
+- Whether a session has expired is decided on every access, by a clock that follows MongoDB's; the TTL index
+  only tidies up.
 - Reading extends a session once EXTEND_SHARE of its time to live is spent: one write by one reader, filtered
   by "alive", which never moves `version` and can't bring back what was deleted.
 - A write is compare-and-set on `version`. Concurrent merges are repeated on what they find, so all of them
@@ -37,7 +37,7 @@ from app.core.errors import CargoFlowError, NotFoundError, StoreUnavailableError
 from app.core.ids import new_id
 from app.core.moments import to_milliseconds, to_the_millisecond
 from app.state.hot import MISS, HotCopies, HotRead
-from app.state.mongo import Document, MongoStore, unexpired
+from app.state.mongo import Document, MongoStore, one_page, unexpired
 from app.state.patience import Patience
 from app.state.session_documents import (
     DEFAULT_TTL_S,
@@ -179,18 +179,11 @@ class Sessions:
 
         Does not extend them. Raises StoreUnavailableError.
         """
-        wanted: Document = {**owner.filter, **unexpired()}
-        if session_type is not None:
-            wanted["type"] = session_type
-        if before is not None:
-            created_at, session_id = before
-            wanted["$or"] = [
-                {"created_at": {"$lt": created_at}},
-                {"created_at": created_at, "_id": {"$lt": session_id}},
-            ]
+        owned = owner.filter if session_type is None else {**owner.filter, "type": session_type}
+        alive = unexpired(self._now())
         async with self._mongo.guard("sessions.page"):
-            found = self._rows.find(wanted).sort([("created_at", -1), ("_id", -1)]).limit(limit)
-            return [Session.from_document(row) async for row in found]
+            rows = self._rows.aggregate(one_page(owned, also=alive, order=-1, after=before, limit=limit))
+            return [Session.from_document(row) async for row in rows]
 
     async def mutate(
         self,
@@ -232,7 +225,8 @@ class Sessions:
         """Delete a session. Raises NotFoundError if there is none, or not any more."""
         async with self._hot.writing(hot_name(owner, session_id)) as write:
             async with self._mongo.guard("sessions.delete"):
-                result = await self._rows.delete_one({"_id": session_id, **owner.filter, **unexpired()})
+                wanted = {"_id": session_id, **owner.filter, **unexpired(self._now())}
+                result = await self._rows.delete_one(wanted)
             write.bury()
         if result.deleted_count == 0:
             raise NotFoundError
@@ -249,7 +243,7 @@ class Sessions:
 
     async def _find(self, owner: Owner, session_id: str) -> Session | None:
         async with self._mongo.guard("sessions.find"):
-            row = await self._rows.find_one({"_id": session_id, **owner.filter, **unexpired()})
+            row = await self._rows.find_one({"_id": session_id, **owner.filter, **unexpired(self._now())})
         return None if row is None else Session.from_document(row)
 
     async def _get(self, owner: Owner, session_id: str) -> Session:
@@ -305,7 +299,8 @@ class Sessions:
 
     async def _update(self, owner: Owner, session: Session, update: Document) -> bool:
         """Update the session if it is alive and still what was read."""
-        wanted = {"_id": session.id, **owner.filter, "version": session.version, **unexpired()}
+        alive = unexpired(self._now())
+        wanted = {"_id": session.id, **owner.filter, "version": session.version, **alive}
         async with self._mongo.guard("sessions.update"):
             result = await self._rows.update_one(wanted, update)
         matched: int = result.matched_count
@@ -329,16 +324,17 @@ class Sessions:
         slots = _slots(session_type)
         rows = {**owner.filter, "type": session_type}
         async with self._mongo.guard("sessions.slots"):
-            used = {row["slot"] async for row in self._rows.find(rows, {"slot": 1})}
+            used = {row["slot"]: row async for row in self._rows.find(rows, {"slot": 1, "expires_at": 1})}
         free = [slot for slot in slots if slot not in used]
         if free:
             return random.choice(free)  # noqa: S311  # spreads those who insert at once, hides nothing
-        async with self._mongo.guard("sessions.expired"):
-            expired = await self._rows.find_one({**rows, **_expired()}, {"slot": 1})
-            if expired is None:
-                raise SessionLimitError(session_type, len(slots))
-            await self._rows.delete_one({"_id": expired["_id"], **_expired()})
-        slot: int = expired["slot"]
+        now = self._now()
+        ended = next((row for row in used.values() if row["expires_at"] <= now), None)
+        if ended is None:
+            raise SessionLimitError(session_type, len(slots))
+        async with self._mongo.guard("sessions.tidy_up"):
+            await self._rows.delete_one({"_id": ended["_id"], "expires_at": {"$lte": now}})
+        slot: int = ended["slot"]
         return slot
 
 
@@ -352,8 +348,3 @@ def _passes(check_version: VersionCheck, version: int) -> bool:
     except CargoFlowError:
         return False
     return True
-
-
-def _expired() -> Document:
-    """Return a filter that matches what `unexpired` does not."""
-    return {"$expr": {"$lte": [{"$toLong": "$expires_at"}, {"$toLong": "$$NOW"}]}}
