@@ -38,7 +38,7 @@ from app.state.accounts import Account
 from app.state.expiring import holds_unexpired, with_entry
 from app.state.hot import HotCopies
 from app.state.mongo import Document, MongoStore, literal, one_page, unexpired
-from app.state.principals import Role
+from app.state.principals import Role, idle_end
 
 _log = logging.getLogger(__name__)
 
@@ -252,12 +252,3 @@ class Logins:
             if result.deleted_count == 0:
                 raise NotFoundError
             write.bury()
-
-
-def idle_end() -> Document:
-    """Return a pipeline expression for when a login that is used now ends unless used again.
-
-    Compared as numbers: the local cluster's engine takes any stored date to be less than any computed one.
-    """
-    idle_end_ms = {"$add": [{"$toLong": "$$NOW"}, {"$multiply": ["$idle_s", 1000]}]}
-    return {"$toDate": {"$min": [{"$toLong": "$ends_at"}, idle_end_ms]}}

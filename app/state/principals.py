@@ -282,13 +282,11 @@ class Principals:
         """
         if credential.kind != "login":
             return
-        idle_end_ms = {"$add": [{"$toLong": "$$NOW"}, {"$multiply": ["$idle_s", 1000]}]}
-        extended = {"$toDate": {"$min": [{"$toLong": "$ends_at"}, idle_end_ms]}}
         try:
             async with self._mongo.guard("logins.touch"):
                 await self._logins.update_one(
                     {"_id": credential.id, **unexpired(self._clock.now())},
-                    [{"$set": {"last_seen_at": "$$NOW", "expires_at": extended}}],
+                    [{"$set": {"last_seen_at": "$$NOW", "expires_at": idle_end()}}],
                 )
         except StoreUnavailableError:
             _log.info("login_touch_skipped")
@@ -334,3 +332,12 @@ def _principal(credential: Credential, found: Mapping[str, Any], account: Mappin
         tier=found.get("tier") or account["tier"],
         credential=credential,
     )
+
+
+def idle_end() -> Document:
+    """Return a pipeline expression for when a login that is used now ends unless used again.
+
+    Compared as numbers: the local cluster's engine takes any stored date to be less than any computed one.
+    """
+    idle_end_ms = {"$add": [{"$toLong": "$$NOW"}, {"$multiply": ["$idle_s", 1000]}]}
+    return {"$toDate": {"$min": [{"$toLong": "$ends_at"}, idle_end_ms]}}
