@@ -1,4 +1,4 @@
-"""One worker process (`python -m app.worker`): delivers mails.
+"""One worker process (`python -m app.worker`): delivers mails, and frees what dead holders of locks left.
 
 On SIGTERM or SIGINT it finishes the mail it is at and exits 0. With a store gone it waits and tries again.
 Any number of workers share the work. A wrong environment is one line on stderr and exit status 78.
@@ -26,8 +26,9 @@ POLL_INTERVAL_S: Final = 1.0
 
 
 async def work(settings: Settings, stop: asyncio.Event) -> None:
-    """Deliver what is due until `stop` is set."""
-    async with open_kit(settings) as kit:
+    """Deliver mails that are due, and sweep locks, until `stop` is set."""
+    async with open_kit(settings) as kit, asyncio.TaskGroup() as tasks:
+        sweeping = tasks.create_task(kit.locks.sweep_forever())
         postman = Postman(kit)
         _log.info("worker_started")
         while not stop.is_set():
@@ -37,6 +38,7 @@ async def work(settings: Settings, stop: asyncio.Event) -> None:
                 found = False
             if not found:
                 await _pause(stop)
+        sweeping.cancel()
         _log.info("worker_stopped")
 
 

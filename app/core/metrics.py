@@ -102,6 +102,10 @@ class Metrics(Collector):
         )
         self._limited = _Counts("cargoflow_rate_limited", "Requests refused by a rate limit.", ("policy",))
         self._logins = _Counts("cargoflow_logins", "Attempts to log in by outcome.", ("outcome",))
+        self._locks = _Counts(
+            "cargoflow_locks", "Locks by kind and what became of them.", ("kind", "outcome")
+        )
+        self._lock_tokens: dict[str, int] = {}
         self._breakers: dict[str, bool] = {}
         self._pools: dict[str, PoolReader] = {}
         self._in_flight: Callable[[], int] = int
@@ -139,6 +143,14 @@ class Metrics(Collector):
         """Count one attempt to log in: `ok`, `refused` or another outcome."""
         self._logins.add(outcome)
 
+    def lock(self, kind: str, outcome: str, token: int) -> None:
+        """Count one lock that was `taken`, `refused`, `released` or had another outcome.
+
+        `kind` is what its name starts with; `token` is the fencing token the lock had then.
+        """
+        self._locks.add(kind, outcome)
+        self._lock_tokens[kind] = max(token, self._lock_tokens.get(kind, 0))
+
     def collect_pool(self, store: str, reader: PoolReader) -> None:
         """Show a connection pool: `reader` is asked at every scrape."""
         self._pools[store] = reader
@@ -157,8 +169,14 @@ class Metrics(Collector):
         yield self._totals()
         yield GaugeMetricFamily("cargoflow_http_in_flight", "Requests under way.", value=self._in_flight())
         yield self._commands.family()
-        for counts in (self._slow, self._hot_reads, self._limited, self._logins):
+        for counts in (self._slow, self._hot_reads, self._limited, self._logins, self._locks):
             yield counts.family()
+        tokens = GaugeMetricFamily(
+            "cargoflow_lock_token_max", "The highest fencing token seen, by kind of lock.", labels=("kind",)
+        )
+        for kind, token in self._lock_tokens.items():
+            tokens.add_metric((kind,), token)
+        yield tokens
         breakers = GaugeMetricFamily(
             "cargoflow_breaker_open", "1 while calls to the store fail at once.", labels=("store",)
         )

@@ -18,6 +18,7 @@ from app.state.accounts import Accounts
 from app.state.api_keys import ApiKeys
 from app.state.hot import HotCopies
 from app.state.indexes import ensure_indexes
+from app.state.locks import Locks
 from app.state.logins import Logins
 from app.state.mongo import MongoStore
 from app.state.principals import Principals
@@ -47,6 +48,7 @@ class StateKit:
     logins: Logins
     api_keys: ApiKeys
     sessions: Sessions
+    locks: Locks
 
 
 def tier_rates(settings: Settings) -> Mapping[Tier, Rate]:
@@ -90,6 +92,7 @@ async def open_kit(
         logins=Logins(mongo=mongo, hot=hot, clock=clock, settings=settings),
         api_keys=ApiKeys(mongo=mongo, hot=hot, clock=clock),
         sessions=Sessions(mongo=mongo, hot=hot, clock=clock),
+        locks=Locks(mongo=mongo, clock=clock, metrics=metrics, holder=settings.replica_name),
     )
     try:
         async with asyncio.TaskGroup() as probes:

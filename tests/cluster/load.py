@@ -69,10 +69,9 @@ class Load:
         self._group = asyncio.TaskGroup()
         self._answer = asyncio.Condition()
 
-    @property
-    def in_flight(self) -> int:
-        """How many requests have been sent and not been answered, right now."""
-        return sum(connection.busy for connection in self._connections)
+    def waiting(self, *, longer_than_s: float) -> int:
+        """Return how many requests were sent that long ago and have not been answered."""
+        return sum(connection.waiting_s > longer_than_s for connection in self._connections)
 
     async def answered(self, count: int, *, timeout_s: float = 600) -> None:
         """Return once that many requests have come to an end, well or not."""

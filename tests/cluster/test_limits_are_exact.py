@@ -1,7 +1,6 @@
 """A limit of N lets N through, however many replicas count, whatever clients claim, whoever dies."""
 
 import asyncio
-import signal
 from collections import Counter
 from collections.abc import Callable, Mapping
 
@@ -11,7 +10,7 @@ from app.state import keys
 from tests.cluster.counts import full, show
 from tests.cluster.limits import LIMITED
 from tests.cluster.wire import Connection, Reply
-from tests.cluster.world import API, PASSWORD, Person, World, expect, fresh_email, in_parallel, until
+from tests.cluster.world import API, PASSWORD, Person, World, expect, fresh_email, in_parallel
 
 REQUESTS = full(1000, 100)
 LOGINS_ALLOWED = 5
@@ -153,14 +152,8 @@ async def test_killing_every_replica_gives_nobody_a_new_window(strict: World, pe
         (strict.nginx.ask("GET", f"{API}/auth/me", token=person.token) for _ in range(LIMITED // 2)),
         at_once=8,
     )
-    killed = {name: await strict.send(name, signal.SIGKILL) for name in strict.replicas}
-
-    async def others_came() -> bool:
-        return all(
-            row["pid"] not in {None, killed[row["name"]]} for row in (await strict.status())["replicas"]
-        )
-
-    await until(others_came, timeout_s=60)
+    for name in strict.replicas:
+        await strict.kill_replica(name)
     await strict.whole()
     after = await at_once(
         [door.url for door in strict.places],

@@ -1,14 +1,13 @@
 """Sessions belong to the cluster: made on one replica, they go on through every other one, dead or alive."""
 
 import asyncio
-import signal
 
 import pytest
 
 from tests.cluster.counts import full, show
 from tests.cluster.kept import Kept, assert_gone_everywhere, assert_seen_everywhere, make_many, stored
 from tests.cluster.wire import Door, Reply
-from tests.cluster.world import World, expect, in_parallel, until
+from tests.cluster.world import World, expect, in_parallel
 
 SESSIONS = full(1000, 100)
 DEATHS = full(15, 3)
@@ -28,13 +27,8 @@ async def test_sessions_made_on_one_replica_go_on_through_the_others_while_repli
     async def kill_one_after_another() -> None:
         for death in range(DEATHS):
             name = sorted(world.replicas)[death % len(world.replicas)]
-            killed = await world.send(name, signal.SIGKILL)
-
-            async def returned(name: str = name, killed: int = killed) -> bool:
-                row = next(row for row in (await world.status())["replicas"] if row["name"] == name)
-                return bool(row["ready"]) and row["pid"] != killed
-
-            await until(returned, timeout_s=60)
+            await world.kill_replica(name)
+            await world.is_back(name)
         everyone_died.set()
 
     async def visit(kept: Kept) -> None:

@@ -7,6 +7,7 @@ not come in time, is cut short or is not HTTP (`Broken`). Status codes are for t
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -46,7 +47,7 @@ class Reply:
 class Connection:
     """One connection to one place, opened when first needed and again after it was closed.
 
-    Not for two requests at once. `busy` says whether an answer is awaited.
+    Not for two requests at once.
     """
 
     def __init__(self, url: str) -> None:
@@ -56,7 +57,12 @@ class Connection:
         self._port = parts.port or 80
         self._authority = f"{parts.hostname}:{self._port}"
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-        self.busy = False
+        self._asked_s: float | None = None
+
+    @property
+    def waiting_s(self) -> float:
+        """For how long an answer has been awaited; 0 if none is."""
+        return 0.0 if self._asked_s is None else time.monotonic() - self._asked_s
 
     async def ask(
         self,
@@ -79,7 +85,7 @@ class Connection:
             lines.append(f"Content-Length: {len(content)}")
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
         request = "\r\n".join([*lines, "", ""]).encode() + content
-        self.busy = True
+        self._asked_s = time.monotonic()
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._exchange(request)
@@ -90,7 +96,7 @@ class Connection:
             await self.close()
             raise
         finally:
-            self.busy = False
+            self._asked_s = None
 
     async def _exchange(self, request: bytes) -> Reply:
         if self._streams is not None and self._streams[0].at_eof():

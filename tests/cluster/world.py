@@ -86,6 +86,27 @@ class World:
         send_signal(pid, number)
         return pid
 
+    async def kill_replica(self, name: str) -> None:
+        """Kill it (SIGKILL); return when nobody answers at its address any more."""
+        await self.send(name, signal.SIGKILL)
+        await self.is_gone(name)
+
+    async def is_gone(self, name: str) -> None:
+        """Return when nobody answers at a killed replica's address; the supervisor pauses before the next."""
+
+        async def silent() -> bool:
+            return await readiness(self.replicas[name]) is None
+
+        await until(silent, poll_s=0.01)
+
+    async def is_back(self, name: str) -> None:
+        """Return when a killed replica is ready again."""
+
+        async def ready() -> bool:
+            return await readiness(self.replicas[name]) == (200, "pass")
+
+        await until(ready, timeout_s=WHOLE_TIMEOUT_S)
+
     @contextlib.asynccontextmanager
     async def frozen(self, name: str) -> AsyncIterator[None]:
         """Keep that process stopped (SIGSTOP) inside the block."""
@@ -105,12 +126,9 @@ class World:
             urls = {row["name"]: row["url"] for row in status["replicas"]}
             if len(urls) != replicas or not all(row["pid"] for row in status["replicas"]):
                 return False
-            self.replicas = {
-                name: self.replicas[name]
-                if name in self.replicas and self.replicas[name].url == url
-                else Door(url)
-                for name, url in urls.items()
-            }
+            if urls != {name: door.url for name, door in self.replicas.items()}:
+                await in_parallel((door.close() for door in self.replicas.values()), at_once=1)
+                self.replicas = {name: Door(url) for name, url in urls.items()}
             return await everyone_ready(self)
 
         await until(well, timeout_s=WHOLE_TIMEOUT_S)

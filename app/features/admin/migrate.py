@@ -8,6 +8,7 @@ one of them waits, and then this is the way.
 from app.core.clock import SystemClock
 from app.core.metrics import Metrics
 from app.core.settings import Settings
+from app.state.documents import give_versions
 from app.state.indexes import ensure_indexes
 from app.state.mongo import MongoStore
 from app.state.store_clock import StoreClock
@@ -28,6 +29,7 @@ async def migrate(settings: Settings) -> str:
     try:
         async with mongo.guard("migrate"):
             await ensure_indexes(mongo)
+            await give_versions(mongo, ("sessions", "tenants", "users"))
             lines = [
                 f"{name}: {', '.join(sorted(await mongo.collection(name).index_information()))}"
                 for name in sorted(await mongo.database.list_collection_names())
