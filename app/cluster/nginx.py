@@ -128,7 +128,7 @@ def _base_command(conf: Path) -> list[str]:
 
 def _variables(site: NginxSite, run_dir: Path) -> dict[str, str]:
     listen = [f"127.0.0.1:{site.port}"] + ([f"[::1]:{site.port}"] if _has_ipv6_loopback() else [])
-    servers = [f"server {_word(upstream)} max_fails=3 fail_timeout=5s;" for upstream in site.upstreams]
+    servers = [f"server {_word(upstream)} max_fails=3 fail_timeout=1s;" for upstream in site.upstreams]
     return {
         "USER_LINE": _user_line(),
         "WORKER_NOFILE": str(_open_files()),
