@@ -55,12 +55,11 @@ async def reads(world: World, people: list[Person]) -> list[Request]:
             return [item["id"] for item in body["items"]] == [made["id"]]
 
         one = f"{API}/sessions/{made['id']}"
-        listed = Request("GET", f"{API}/sessions?type=temp_data", wrong_unless(200, is_list), person.token)
         requests += [
             Request("GET", one, wrong_unless(200, is_session), person.token),
-            listed,
             Request("GET", f"{API}/auth/me", wrong_unless(200, is_me), person.token),
-            listed,
+            Request("GET", one, wrong_unless(200, is_session), person.token),
+            Request("GET", f"{API}/sessions?type=temp_data", wrong_unless(200, is_list), person.token),
         ]
     return requests
 

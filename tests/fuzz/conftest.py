@@ -13,7 +13,7 @@ UNLIMITED = "1000000/minute"
 PASSWORD = "a-long-enough-passphrase"
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def target(
     mongo_engine: MongoEngine, redis_engine: RedisEngine, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Replica]:
@@ -37,7 +37,7 @@ def target(
         replica.stop()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def admin_token(target: Replica) -> str:
     """An access token of the admin of a company of their own."""
     body = {
