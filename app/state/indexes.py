@@ -5,13 +5,33 @@ not ready before it has run (`mongo`), since "one address, one user" would not h
 Building an index over much data takes longer than a replica waits: `./cargoflow migrate` does that.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from pymongo import IndexModel
+
 from app.state import accounts, api_keys, locks, logins, mail_outbox, sessions
 from app.state.mongo import MongoStore
 
 _OWNERS = (accounts, api_keys, locks, logins, mail_outbox, sessions)
+
+FEATURES: Final[Mapping[str, Sequence[IndexModel]]] = {
+    "addresses": (
+        IndexModel([("tenant_id", 1), ("user_id", 1), ("created_at", -1), ("_id", -1)], name="newest_first"),
+        IndexModel(
+            [("tenant_id", 1), ("user_id", 1)],
+            unique=True,
+            partialFilterExpression={"is_default": True},
+            name="one_default_a_user",
+        ),
+    ),
+}
+"""Collections whose queries are in a feature's `store`, which can't be imported from here."""
 
 
 async def ensure_indexes(mongo: MongoStore) -> None:
     """Create what is missing. Raises pymongo's errors."""
     for owner in _OWNERS:
         await owner.ensure_indexes(mongo)
+    for name, indexes in FEATURES.items():
+        await mongo.collection(name).create_indexes(list(indexes))
