@@ -24,6 +24,7 @@ TAGS: Final[list[dict[str, Any]]] = [
     {"name": "Users", "description": "The people of a tenant, and the tenant itself."},
     {"name": "Sessions", "description": "Server-side state of a user: drafts, carts, preferences."},
     {"name": "Addresses", "description": "A user's address book."},
+    {"name": "Bookings", "description": "Drafts, prices, bookings and their life."},
     {"name": "Operations", "description": "Is it alive, is it ready, what is it doing."},
 ]
 

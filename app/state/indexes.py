@@ -16,6 +16,29 @@ from app.state.mongo import MongoStore
 _OWNERS = (accounts, api_keys, locks, logins, mail_outbox, sessions)
 
 FEATURES: Final[Mapping[str, Sequence[IndexModel]]] = {
+    "bookings": (
+        *(
+            IndexModel([*((name, 1) for name in owned), ("created_at", -1), ("_id", -1)])
+            for owned in (
+                ("tenant_id",),
+                ("tenant_id", "status"),
+                ("tenant_id", "user_id"),
+                ("tenant_id", "user_id", "status"),
+            )
+        ),
+        IndexModel([("tenant_id", 1), ("number", 1)], unique=True, name="one_number_a_tenant"),
+        IndexModel(
+            [("tenant_id", 1), ("reference_key", 1)],
+            partialFilterExpression={"reference_key": {"$exists": True}},
+            name="by_reference",
+        ),
+        IndexModel(
+            [("draft_id", 1)],
+            unique=True,
+            partialFilterExpression={"draft_id": {"$exists": True}},
+            name="one_booking_a_draft",
+        ),
+    ),
     "addresses": (
         IndexModel([("tenant_id", 1), ("user_id", 1), ("created_at", -1), ("_id", -1)], name="newest_first"),
         IndexModel(

@@ -1,0 +1,113 @@
+"""The queries of bookings.
+
+Guarantees
+- One insert makes a booking: the document carries its first event, what is to follow (`outbox`) and the key
+  of the request (`idempotency`), so that it is there with all of them or not at all.
+- A number is a tenant's only once, and a draft becomes one booking at most: unique indexes.
+- A change is compare-and-set on `version`; its event is in the same update.
+- Tenant and, unless staff ask, owner are in every filter (`scope_of`).
+
+When MongoDB is gone: StoreUnavailableError. Redis is not involved. The document is described in `documents`,
+its indexes are in `state.indexes`: every list and search here rides on one. Reads O(1), pages O(page).
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from pymongo.errors import DuplicateKeyError
+
+from app.features.bookings.numbers import new_number
+from app.features.bookings.transitions import Status
+from app.state.documents import Decide, VersionedDocuments
+from app.state.kit import StateKit
+from app.state.mongo import Document, one_page
+from app.state.principals import Principal
+from app.state.versions import VersionCheck, any_version
+
+STAFF = ("dispatcher", "admin")
+"""Roles that see all bookings of their tenant. Everybody else sees their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What a list is narrowed to."""
+
+    status: Status | None = None
+    number: str | None = None
+    reference_key: str | None = None
+
+    @property
+    def equal(self) -> dict[str, str]:
+        """The filter: equalities only, which an index serves."""
+        named = {"status": self.status, "number": self.number, "reference_key": self.reference_key}
+        return {name: value for name, value in named.items() if value is not None}
+
+
+def scope_of(caller: Principal) -> dict[str, str]:
+    """Return the part of every query that keeps out what the caller may not see."""
+    if caller.role in STAFF:
+        return {"tenant_id": caller.tenant_id}
+    return {"tenant_id": caller.tenant_id, "user_id": caller.user_id}
+
+
+class BookingStore:
+    """The bookings of all tenants. Cheap to make."""
+
+    def __init__(self, kit: StateKit) -> None:
+        """Take from the kit what it needs."""
+        self._mongo = kit.mongo
+        self._rows = kit.mongo.collection("bookings")
+        self._documents = VersionedDocuments(kit.mongo, "bookings", clock=kit.clock)
+
+    async def insert(self, document: Document) -> Document:
+        """Insert a booking and return it, under another number if its own is taken.
+
+        Raises DuplicateKeyError if its draft is booked already, or its key is used.
+        """
+        while True:
+            try:
+                async with self._mongo.guard("bookings.insert"):
+                    await self._rows.insert_one(document)
+            except DuplicateKeyError as error:
+                if "number" not in (error.details or {}).get("keyPattern", {}):
+                    raise
+                document = {**document, "number": new_number()}
+            else:
+                return document
+
+    async def get(self, caller: Principal, booking_id: str) -> Document:
+        """Return a booking. Raises NotFoundError, also for what the caller may not see."""
+        return await self._documents.get(scope_of(caller), booking_id)
+
+    async def find_by_draft(self, caller: Principal, draft_id: str) -> Document | None:
+        """Return the booking that a draft of the caller's became."""
+        owned = {"draft_id": draft_id, "tenant_id": caller.tenant_id, "user_id": caller.user_id}
+        async with self._mongo.guard("bookings.find_by_draft"):
+            found: Document | None = await self._rows.find_one(owned)
+        return found
+
+    async def page(
+        self, caller: Principal, filters: Filters, *, before: tuple[datetime, str] | None, limit: int
+    ) -> list[Document]:
+        """Return up to `limit` bookings, newest first, older than the one with this date and id."""
+        owned = {**scope_of(caller), **filters.equal}
+        async with self._mongo.guard("bookings.page"):
+            rows = self._rows.aggregate(one_page(owned, order=-1, after=before, limit=limit))
+            return [row async for row in rows]
+
+    async def change(
+        self,
+        caller: Principal,
+        booking_id: str,
+        decide: Decide,
+        *,
+        check_version: VersionCheck = any_version,
+    ) -> Document:
+        """Set what `decide` makes of a booking and return it as it is then.
+
+        Raises as `VersionedDocuments.change` does.
+        """
+        _, after = await self._documents.change(
+            scope_of(caller), booking_id, decide, check_version=check_version
+        )
+        return after
