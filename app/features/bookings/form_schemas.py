@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from app.core.moments import Timestamp
-from app.features.addresses.schemas import Flag, Location
+from app.features.addresses.schemas import Flag
 from app.features.bookings.pricing import Equipment
 from app.features.bookings.schemas import (
     PIECES_MAX,
@@ -23,7 +23,6 @@ from app.features.bookings.schemas import (
 from app.http.schemas import MONEY_MAX_MINOR, JsonObject, ResponseModel, StrictModel
 
 Text = Annotated[str, Field(max_length=500)]
-Coordinate = Annotated[float, Field(strict=True, ge=-180, le=180)]
 ClientId = Annotated[str, Field(min_length=1, max_length=64, examples=["tab-1f0c"])]
 Sequence = Annotated[int, Field(strict=True, ge=0, le=2**53 - 1)]
 Step = Annotated[int, Field(strict=True, ge=0, le=100)]
@@ -43,8 +42,8 @@ class _FormModel(StrictModel):
 class FormLocation(_FormModel):
     """Coordinates, or one of them."""
 
-    lat: Coordinate | None = None
-    lon: Coordinate | None = None
+    lat: Annotated[float, Field(strict=True, ge=-90, le=90)] | None = None
+    lon: Annotated[float, Field(strict=True, ge=-180, le=180)] | None = None
 
 
 class FormPlace(_FormModel):
@@ -97,12 +96,6 @@ class BookingForm(_FormModel):
     declared_value: FormMoney | None = None
 
 
-class QuotePlace(FormPlace):
-    """Where something is, for a price: coordinates, a city with its country, or an address book entry."""
-
-    location: Location | None = None
-
-
 class QuoteCargo(FormCargo):
     """What is to be carried, for a price."""
 
@@ -125,8 +118,9 @@ class NewQuote(BookingForm):
         }
     )
 
-    pickup: QuotePlace
-    delivery: QuotePlace
+    pickup: FormPlace
+    """Coordinates, a city with its country, or an address book entry."""
+    delivery: FormPlace
     cargo: QuoteCargo
     equipment: Equipment
     pickup_at: Moment | None = None

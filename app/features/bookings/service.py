@@ -13,7 +13,7 @@ from app.features.addresses.service import FIELDS, with_location
 from app.features.addresses.store import AddressStore
 from app.features.bookings import transitions
 from app.features.bookings.documents import new_booking, new_event
-from app.features.bookings.form_schemas import NewQuote, QuotePlace
+from app.features.bookings.form_schemas import FormPlace, NewQuote
 from app.features.bookings.numbers import new_number
 from app.features.bookings.pricing import Point, Price, Shipment, price_of
 from app.features.bookings.schemas import AddressReference, BookingAddress, NewBooking
@@ -142,16 +142,17 @@ async def _resolved(
 
 
 async def _where(
-    kit: StateKit, caller: Principal, field: str, place: QuotePlace
+    kit: StateKit, caller: Principal, field: str, place: FormPlace
 ) -> tuple[Point | None, FieldErrors]:
     """Return the coordinates of a place that may be described in several ways, and what is wrong with it."""
+    at = place.location
+    if at is not None and at.lat is not None and at.lon is not None:
+        return (at.lat, at.lon), []
     if place.address_id is not None:
         entry = await _entry(kit, caller, place.address_id)
         if entry is None:
             return None, [_no_such_entry(field)]
         found = None if entry["location"] is None else _point(entry["location"])
-    elif place.location is not None:
-        found = (place.location.lat, place.location.lon)
     elif place.city is None or place.country is None:
         return None, [{"field": field, "message": "give location, or city and country, or address_id"}]
     else:
