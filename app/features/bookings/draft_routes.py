@@ -81,7 +81,7 @@ async def save_draft(
 
 @router.delete("/{draft_id}", status_code=204, summary="Delete a draft")
 async def delete_draft(draft_id: str, kit: Kit, caller: Caller) -> Response:
-    """Delete a draft, at once on every replica. `409 draft_submitted` if it is becoming a booking."""
+    """Delete a draft, at once on every replica. `409 draft_submitted` if it is a booking by now."""
     await drafts.delete(kit, caller, draft_id)
     return Response(status_code=204)
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from pymongo.errors import DuplicateKeyError
 
-from app.core.errors import NotFoundError, StoreUnavailableError, VersionConflictError
+from app.core.errors import CargoFlowError, NotFoundError, StoreUnavailableError, VersionConflictError
 from app.features.bookings import service
 from app.features.bookings.documents import as_made
 from app.features.bookings.errors import DraftSubmittedError
@@ -80,22 +80,30 @@ async def save(
 
     try:
         session = await kit.sessions.mutate(_owner(caller), draft_id, change)
-    except _ClosedError:
-        raise DraftSubmittedError((await submit(kit, caller, draft_id))["_id"]) from None
-    except NotFoundError:
-        booking = await BookingStore(kit).find_by_draft(caller, draft_id)
-        if booking is None:
-            raise
-        raise DraftSubmittedError(booking["_id"]) from None
+    except (_ClosedError, NotFoundError) as error:
+        raise await _refusal(kit, caller, draft_id, error) from None
     return Draft.from_body(session.body), applied
 
 
 async def delete(kit: StateKit, caller: Principal, draft_id: str) -> None:
-    """Delete a draft. Raises NotFoundError; DraftSubmittedError if it is on its way to be a booking."""
-    draft = await _peek(kit, caller, draft_id)
-    if draft.form.places is not None:
-        raise DraftSubmittedError((await submit(kit, caller, draft_id))["_id"])
-    await kit.sessions.delete(_owner(caller), draft_id)
+    """Delete a draft.
+
+    Raises NotFoundError; DraftSubmittedError if it is a booking by now; VersionConflictError if others keep
+    saving; StoreUnavailableError.
+    """
+    patience = Patience(kit.clock)
+    while True:
+        try:
+            draft = await _peek(kit, caller, draft_id)
+            if draft.form.places is None:
+                return await kit.sessions.delete(_owner(caller), draft_id, version=draft.version)
+        except NotFoundError as error:
+            raise await _refusal(kit, caller, draft_id, error) from None
+        except VersionConflictError:
+            if not await patience.wait():
+                raise
+        else:
+            raise await _refusal(kit, caller, draft_id, _ClosedError())
 
 
 async def submit(
@@ -124,6 +132,16 @@ async def submit(
             return as_made(booking)
         if not await patience.wait():
             raise VersionConflictError(current_version=draft.version)
+
+
+async def _refusal(
+    kit: StateKit, caller: Principal, draft_id: str, error: _ClosedError | NotFoundError
+) -> CargoFlowError:
+    """Return what to tell somebody whose draft is closed or gone, having finished a submit that was begun."""
+    if isinstance(error, _ClosedError):
+        return DraftSubmittedError((await submit(kit, caller, draft_id))["_id"])
+    booking = await BookingStore(kit).find_by_draft(caller, draft_id)
+    return error if booking is None else DraftSubmittedError(booking["_id"])
 
 
 async def _close(
