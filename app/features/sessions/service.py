@@ -4,6 +4,7 @@ from typing import Any
 
 from app.core.errors import ValidationFailedError
 from app.core.merge_patch import merge_patch
+from app.features.sessions.shapes import check_shape
 from app.state.hot import HotRead
 from app.state.session_documents import Owner, Session, SessionType
 from app.state.sessions import SINGLE, Sessions
@@ -26,9 +27,11 @@ async def create(
 ) -> tuple[Session, bool]:
     """Make a session; of a type of which a user has one, write that one. True with it if it is new.
 
-    Raises WrittenElsewhereError, and as `Sessions.create` and `Sessions.put_single` do.
+    Raises WrittenElsewhereError, ValidationFailedError for a shape that its type doesn't have, and as
+    `Sessions.create` and `Sessions.put_single` do.
     """
     _refuse_drafts(session_type)
+    check_shape(session_type, data)
     if session_type in SINGLE:
         return await sessions.put_single(owner, session_type, data, ttl_s=ttl_s)
     return await sessions.create(owner, session_type, data, ttl_s=ttl_s), True
@@ -37,10 +40,11 @@ async def create(
 async def replace(
     sessions: Sessions, owner: Owner, session_id: str, data: dict[str, Any], check_version: VersionCheck
 ) -> Session:
-    """Give a session other data. Raises WrittenElsewhereError, and as `Sessions.mutate` does."""
+    """Give a session other data. Raises as `create` and `Sessions.mutate` do."""
 
     def put(session: Session) -> dict[str, Any]:
         _refuse_drafts(session.type)
+        check_shape(session.type, data)
         return data
 
     return await sessions.mutate(owner, session_id, put, check_version=check_version)
@@ -49,11 +53,12 @@ async def replace(
 async def merge(
     sessions: Sessions, owner: Owner, session_id: str, patch: dict[str, Any], check_version: VersionCheck
 ) -> Session:
-    """Merge a patch into a session's data. Raises WrittenElsewhereError, and as `Sessions.mutate` does."""
+    """Merge a patch into a session's data. Raises as `create` and `Sessions.mutate` do."""
 
     def patched(session: Session) -> dict[str, Any]:
         _refuse_drafts(session.type)
         merged: dict[str, Any] = merge_patch(session.data, patch)
+        check_shape(session.type, merged)
         return merged
 
     return await sessions.mutate(owner, session_id, patched, check_version=check_version)
