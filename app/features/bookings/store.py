@@ -7,10 +7,13 @@ Guarantees
 - A change is compare-and-set on `version`; its event is in the same update.
 - Tenant and, unless staff ask, owner are in every filter (`scope_of`).
 
+What an index serves stands in a `$match` of its own (see `mongo.one_page`).
+
 When MongoDB is gone: StoreUnavailableError. Redis is not involved. The document is described in `documents`,
 its indexes are in `state.indexes`: every list and search here rides on one. Reads O(1), pages O(page).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -36,11 +39,16 @@ class Filters:
     number: str | None = None
     reference_key: str | None = None
 
-    @property
-    def equal(self) -> dict[str, str]:
-        """The filter: equalities only, which an index serves."""
+    def query(self, scope: Mapping[str, str]) -> tuple[Document, Document]:
+        """Return a filter that an index serves, and what else must hold of the few or many that it finds."""
         named = {"status": self.status, "number": self.number, "reference_key": self.reference_key}
-        return {name: value for name, value in named.items() if value is not None}
+        equal = {**scope, **{name: value for name, value in named.items() if value is not None}}
+        few = {"number", "reference_key"} & equal.keys()
+        indexed = {"tenant_id", min(few)} if few else equal.keys()
+        return (
+            {name: equal[name] for name in equal if name in indexed},
+            {name: equal[name] for name in equal if name not in indexed},
+        )
 
 
 def scope_of(caller: Principal) -> dict[str, str]:
@@ -81,18 +89,18 @@ class BookingStore:
 
     async def find_by_draft(self, caller: Principal, draft_id: str) -> Document | None:
         """Return the booking that a draft of the caller's became."""
-        owned = {"draft_id": draft_id, "tenant_id": caller.tenant_id, "user_id": caller.user_id}
+        owner = {"tenant_id": caller.tenant_id, "user_id": caller.user_id}
         async with self._mongo.guard("bookings.find_by_draft"):
-            found: Document | None = await self._rows.find_one(owned)
-        return found
+            rows = self._rows.aggregate([{"$match": {"draft_id": draft_id}}, {"$match": owner}])
+            return await anext(rows, None)
 
     async def page(
         self, caller: Principal, filters: Filters, *, before: tuple[datetime, str] | None, limit: int
     ) -> list[Document]:
         """Return up to `limit` bookings, newest first, older than the one with this date and id."""
-        owned = {**scope_of(caller), **filters.equal}
+        owned, also = filters.query(scope_of(caller))
         async with self._mongo.guard("bookings.page"):
-            rows = self._rows.aggregate(one_page(owned, order=-1, after=before, limit=limit))
+            rows = self._rows.aggregate(one_page(owned, also=also, order=-1, after=before, limit=limit))
             return [row async for row in rows]
 
     async def change(
