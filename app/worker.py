@@ -27,7 +27,7 @@ POLL_INTERVAL_S: Final = 1.0
 
 async def work(settings: Settings, stop: asyncio.Event) -> None:
     """Deliver mails that are due, and sweep locks, until `stop` is set."""
-    async with open_kit(settings) as kit, asyncio.TaskGroup() as tasks:
+    async with open_kit(settings, kind="worker", draining=stop.is_set) as kit, asyncio.TaskGroup() as tasks:
         sweeping = tasks.create_task(kit.locks.sweep_forever())
         postman = Postman(kit)
         _log.info("worker_started")

@@ -159,6 +159,11 @@ class Metrics(Collector):
         """Show how many requests are under way: `reader` is asked at every scrape."""
         self._in_flight = reader
 
+    @property
+    def in_flight(self) -> int:
+        """How many requests are under way."""
+        return self._in_flight()
+
     def exposition(self) -> bytes:
         """Render everything in the text format that CONTENT_TYPE names."""
         return generate_latest(self._registry)

@@ -365,7 +365,13 @@ async def test_a_sweep_leaves_a_living_holder_its_lock(kit: StateKit, other_kit:
 
 async def test_whoever_believes_that_it_is_later_takes_and_sweeps_nothing_that_is_held(kit: StateKit) -> None:
     await add_document(kit)
-    hasty = Locks(mongo=kit.mongo, clock=SkewedClock(timedelta(hours=1)), metrics=kit.metrics, holder="hasty")
+    hasty = Locks(
+        mongo=kit.mongo,
+        processes=kit.processes,
+        clock=SkewedClock(timedelta(hours=1)),
+        metrics=kit.metrics,
+        holder="hasty",
+    )
     async with kit.locks.hold("loan:1") as lock:
         await hasty.sweep()
         with pytest.raises(LockHeldError):
