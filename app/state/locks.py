@@ -26,7 +26,7 @@ Does not guarantee
 Transactions of the dead. A transaction whose process died or froze blocks its documents for up to 60 s: plain
 updates of them hang, others get WriteConflict (measured on the local engine, which has no setting for it).
 So sessions for transactions are registered with their process (`processes`): of one that is dead or frozen
-they are ended within 2 s. And a row says which one its holder uses, for holders whose process lives on:
+they are ended within 1.5 s. And a row says which one its holder uses, for holders whose process lives on:
 whoever finds the lease over, to take the lock or in the sweep that every worker makes each SWEEP_S, ends that
 session with `killSessions` first (3 ms; users may end their own): the documents are free, and the late one's
 commit fails. They are blocked for lease + SWEEP_S at most.

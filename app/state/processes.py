@@ -10,8 +10,9 @@ Guarantees
   with `killSessions` (3 ms; users may end their own), and removes it. Should that one die in between, the
   mark's own lease runs out and another does it again.
 - So what a transaction of a killed or frozen process had blocked is free LEASE_S + SWEEP_S after its last
-  beat, 2 s. Left alone it stays blocked for up to 60 s: plain updates of it hang, others get WriteConflict
-  (measured on the local engine, which has no setting for it).
+  beat, 1.5 s: sooner than an update that waits for it runs into MongoDB's timeout. Left alone it stays
+  blocked for up to 60 s: plain updates of it hang, others get WriteConflict (measured on the local engine,
+  which has no setting for it).
 - A frozen process whose row was swept finds that out by its next beat, and before its next transaction:
   it registers anew, with new sessions. What it had open fails and is tried again.
 - A session whose transaction was cut off, by a timeout or a cancellation, is never used again. It is ended at
@@ -59,9 +60,9 @@ from app.state.mongo import (
 
 _log = logging.getLogger(__name__)
 
-BEAT_S = 0.5
-LEASE_S = 1.5
-SWEEP_S = 0.5
+BEAT_S = 0.4
+LEASE_S = 1.2
+SWEEP_S = 0.3
 _SESSIONS_AT_ONCE = 8
 _SWEPT_AT_ONCE = 100
 _ENDED_FOR_S = 10.0
@@ -185,7 +186,8 @@ class Processes:
         Not within LEASE_S of having been away from MongoDB: most likely so were the others, who have as much
         time to come back.
         """
-        if self._clock.monotonic_s() < self._sweeps_from_s:
+        now_s = self._clock.monotonic_s()
+        if now_s >= self._ends_s or now_s < self._sweeps_from_s:
             return
         async with self._mongo.guard("processes.find_dead"):
             dead = self._rows.find({"expires_at": {"$lte": self._clock.now()}}).limit(_SWEPT_AT_ONCE)

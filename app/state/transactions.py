@@ -12,7 +12,7 @@ Guarantees
 - A transaction that meets another one (WriteConflict, TransientTransactionError) is tried again, as
   `patience` says, and so is one whose session was ended by whoever took this process for dead. Then
   ConflictError.
-- A process that is killed or frozen in a transaction blocks its documents for 2 s (`processes`), one that
+- A process that is killed or frozen in a transaction blocks its documents for 1.5 s (`processes`), one that
   is cancelled or runs into a timeout for as long as `killSessions` takes.
 - Calls of `work` need no guard of their own, and may have one.
 
@@ -79,7 +79,7 @@ class Transactions:
         documents; StoreUnavailableError, of which OutcomeUnknownError is the one that promises nothing. An
         attempt lasts no longer than MongoDB's timeout, and as long again for its commit.
         """
-        patience = Patience(self._clock)
+        patience: Patience | None = None
         async with self._place():
             while True:
                 try:
@@ -87,6 +87,7 @@ class Transactions:
                 except PyMongoError as error:
                     if not is_transient(error):
                         raise
+                    patience = patience or Patience(self._clock)  # a freeze before the first try costs none
                     if not await patience.wait():
                         raise ConflictError(
                             "Others are changing the same thing at this moment. Nothing was changed.",
