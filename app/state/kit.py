@@ -18,6 +18,7 @@ from app.core.version import VERSION
 from app.state.accounts import Accounts
 from app.state.api_keys import ApiKeys
 from app.state.hot import HotCopies
+from app.state.idempotency import Idempotency
 from app.state.indexes import ensure_indexes
 from app.state.locks import Locks
 from app.state.logins import Logins
@@ -43,6 +44,7 @@ class StateKit:
     redis: RedisStore
     processes: Processes
     transactions: Transactions
+    idempotency: Idempotency
     hot: HotCopies
     limits: RateLimits
     tokens: AccessTokens
@@ -92,6 +94,10 @@ async def open_kit(
         identity=Identity(settings.replica_name, kind, VERSION, url=_url(settings, kind)),
         vitals=lambda: _vitals(mongo, redis, metrics, draining),
     )
+    transactions = Transactions(mongo=mongo, processes=processes, clock=clock)
+    idempotency = Idempotency(
+        mongo=mongo, transactions=transactions, clock=clock, settings=settings, metrics=metrics
+    )
     kit = StateKit(
         settings=settings,
         metrics=metrics,
@@ -99,17 +105,18 @@ async def open_kit(
         mongo=mongo,
         redis=redis,
         processes=processes,
-        transactions=Transactions(mongo=mongo, processes=processes, clock=clock),
+        transactions=transactions,
+        idempotency=idempotency,
         hot=hot,
         limits=limits,
         tokens=AccessTokens(settings, clock),
         principals=principals,
         passwords=passwords,
         tenants=Tenants(mongo=mongo, clock=clock),
-        accounts=Accounts(mongo=mongo, hot=hot, clock=clock),
+        accounts=Accounts(mongo=mongo, hot=hot, idempotency=idempotency, clock=clock),
         logins=Logins(mongo=mongo, hot=hot, clock=clock, settings=settings),
         api_keys=ApiKeys(mongo=mongo, hot=hot, clock=clock),
-        sessions=Sessions(mongo=mongo, hot=hot, clock=clock),
+        sessions=Sessions(mongo=mongo, hot=hot, idempotency=idempotency, clock=clock),
         locks=Locks(
             mongo=mongo, processes=processes, clock=clock, metrics=metrics, holder=settings.replica_name
         ),
