@@ -42,7 +42,13 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_kit(chosen, metrics=metrics, machine=machine) as kit:
+        async with open_kit(
+            chosen,
+            metrics=metrics,
+            machine=machine,
+            kind="replica",
+            draining=app.state.draining.is_set,
+        ) as kit:
             app.state.kit = kit
             yield
 

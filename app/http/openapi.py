@@ -17,6 +17,9 @@ from the road, underwriters review applications. Any replica serves any request.
 **Concurrency**: a document's `ETag` is its version. Name it in `If-Match` (412 when it is not the current
 one) or as `version` in the body (409).
 
+**Repeating** a POST that makes something is safe with an `Idempotency-Key`: it has one effect, and the first
+answer comes back with `Idempotent-Replayed: true`, for 24 hours.
+
 **Lists** are pages: send `next_cursor` back as `cursor`.
 """.strip()
 TAGS: Final[list[dict[str, Any]]] = [

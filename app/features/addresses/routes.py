@@ -10,11 +10,13 @@ from app.features.addresses.schemas import AddressChanges, AddressOut, NewAddres
 from app.features.addresses.store import AddressStore
 from app.http.admission import Caller, Kit
 from app.http.etags import IfMatch, WriteCondition, etag
+from app.http.idempotency import KeyedCaller, created
 from app.http.limits import limiter, per_user, setting
 from app.http.paging import LIMIT_DEFAULT, PageCursor, PageLimit, decode_cursor, page_of
 from app.http.responses import JsonResponse
 from app.http.routing import ApiRouter
 from app.http.schemas import Page
+from app.state.keyed import Answer
 from app.state.mongo import Document
 from app.state.principals import Principal
 from app.state.session_documents import Owner
@@ -33,13 +35,17 @@ Store = Annotated[AddressStore, Depends(_store)]
 @router.post("", status_code=201, response_model=AddressOut, summary="Add an address")
 @_writes
 async def create_address(
-    request: Request, body: NewAddress, kit: Kit, caller: Caller, store: Store
+    request: Request, body: NewAddress, kit: Kit, call: KeyedCaller, store: Store
 ) -> Response:
     """Add an entry to the caller's address book."""
-    made = await service.create(store, _owner(caller), body)
-    response = _answer(made, status_code=201)
-    response.headers["Location"] = f"{kit.settings.base_path}/addresses/{made['_id']}"
-    return response
+
+    def answer_of(made: Document) -> Answer:
+        location = f"{kit.settings.base_path}/addresses/{made['_id']}"
+        return created(_shown(made), location=location, version=made["version"])
+
+    return await call.once(
+        lambda keyed: service.create(store, _owner(call.principal), body, keyed), answer_of=answer_of
+    )
 
 
 @router.get("", response_model=Page[AddressOut], summary="List addresses")
@@ -107,10 +113,8 @@ def _owner(caller: Principal) -> Owner:
     return Owner(caller.tenant_id, caller.user_id)
 
 
-def _answer(document: Document, *, status_code: int = 200) -> Response:
-    return JsonResponse(
-        _shown(document), status_code=status_code, headers={"ETag": etag(document["version"])}
-    )
+def _answer(document: Document) -> Response:
+    return JsonResponse(_shown(document), headers={"ETag": etag(document["version"])})
 
 
 def _shown(document: Document) -> dict[str, object]:

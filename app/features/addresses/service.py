@@ -8,6 +8,7 @@ from app.features.addresses.places import locate
 from app.features.addresses.schemas import AddressFields, NewAddress
 from app.features.addresses.store import AddressStore
 from app.http.validation import validated
+from app.state.keyed import Keyed
 from app.state.mongo import Document
 from app.state.session_documents import Owner
 from app.state.versions import VersionCheck
@@ -16,9 +17,11 @@ _WHERE = ("country", "region", "city")
 FIELDS = tuple(NewAddress.model_fields)
 
 
-async def create(store: AddressStore, owner: Owner, address: NewAddress) -> Document:
+async def create(
+    store: AddressStore, owner: Owner, address: NewAddress, keyed: Keyed[Document] | None = None
+) -> Document:
     """Add an entry. Raises as `AddressStore.insert` does."""
-    return await store.insert(owner, await with_location(address))
+    return await store.insert(owner, await with_location(address), keyed)
 
 
 async def replace(

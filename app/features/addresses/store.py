@@ -12,8 +12,8 @@ When MongoDB is gone: StoreUnavailableError. Redis is not involved.
 
 Document in `addresses`: {_id adr_…, tenant_id, user_id, label, contact_name, phone, line1, line2, city,
 region, postal_code, country, location {lat, lon} or null, is_default, version, created_at, updated_at}; its
-indexes are in `state.indexes`. Reads and writes O(1), a page O(page) by index. An ordinary change is a read
-and an update; a switch of the default takes eight calls.
+indexes are in `state.feature_indexes`. Reads and writes O(1), a page O(page) by index. An ordinary change is
+a read and an update; a switch of the default takes eight calls.
 """
 
 from collections.abc import Awaitable, Callable
@@ -24,9 +24,9 @@ from app.core.errors import VersionConflictError
 from app.core.ids import new_id
 from app.core.moments import to_the_millisecond
 from app.state.documents import VersionedDocuments
-from app.state.held_lock import ClientSession
+from app.state.keyed import Keyed
 from app.state.kit import StateKit
-from app.state.mongo import Document, one_page
+from app.state.mongo import ClientSession, Document, one_page
 from app.state.patience import Patience
 from app.state.session_documents import Owner
 from app.state.versions import VersionCheck, any_version
@@ -49,13 +49,17 @@ class AddressStore:
     def __init__(self, kit: StateKit) -> None:
         """Take from the kit what it needs."""
         self._mongo = kit.mongo
+        self._idempotency = kit.idempotency
         self._clock = kit.clock
         self._locks = kit.locks
         self._rows = kit.mongo.collection("addresses")
         self._documents = VersionedDocuments(kit.mongo, "addresses", clock=kit.clock)
 
-    async def insert(self, owner: Owner, fields: Document) -> Document:
-        """Insert an entry and return it. Raises LockHeldError, StoreUnavailableError."""
+    async def insert(self, owner: Owner, fields: Document, keyed: Keyed[Document] | None) -> Document:
+        """Insert an entry and return it.
+
+        Raises LockHeldError, StoreUnavailableError, and with a key what `Idempotency.run` raises.
+        """
         now = self._now()
         document = {
             "_id": new_id("adr"),
@@ -65,15 +69,15 @@ class AddressStore:
             "created_at": now,
             "updated_at": now,
         }
-        if document["is_default"]:
 
-            async def insert(session: ClientSession) -> None:
-                await self._rows.insert_one(document, session=session)
-
-            await self._switch_default(owner, document["_id"], insert)
-        else:
+        async def insert(session: ClientSession) -> bool:
             async with self._mongo.guard("addresses.insert"):
-                await self._rows.insert_one(document)
+                await self._rows.insert_one(document, session=session)
+            return True
+
+        if document["is_default"]:
+            return await self._switch_default(owner, document, insert, keyed)
+        await self._idempotency.write(keyed, insert, document)
         return document
 
     async def get(self, owner: Owner, address_id: str) -> Document:
@@ -126,34 +130,42 @@ class AddressStore:
                 raise VersionConflictError(current_version=before["version"])
 
     async def _give_default(self, owner: Owner, before: Document, changes: Document) -> None:
-        async def update(session: ClientSession) -> None:
+        async def update(session: ClientSession) -> bool:
             result = await self._rows.update_one(
                 {"_id": before["_id"], **owner.filter, "version": before["version"]},
                 {"$set": changes, "$inc": {"version": 1}},
                 session=session,
             )
-            if result.matched_count == 0:
-                raise _Outrun
+            return result.matched_count == 1
 
-        await self._switch_default(owner, before["_id"], update)
+        await self._switch_default(owner, before, update, None)
 
     async def _switch_default(
-        self, owner: Owner, address_id: str, give: Callable[[ClientSession], Awaitable[None]]
-    ) -> None:
-        """Take the default from whichever entry has it and `give` it to this one: both or neither."""
+        self,
+        owner: Owner,
+        entry: Document,
+        give: Callable[[ClientSession], Awaitable[bool]],
+        keyed: Keyed[Document] | None,
+    ) -> Document:
+        """Take the default from whichever entry has it and `give` it to this one: both or neither.
+
+        Raises _Outrun if it could not be given.
+        """
         now = self._now()
 
-        async def switch(session: ClientSession) -> None:
+        async def switch(session: ClientSession) -> Document:
             await self._rows.update_one(
-                {**owner.filter, "is_default": True, "_id": {"$ne": address_id}},
+                {**owner.filter, "is_default": True, "_id": {"$ne": entry["_id"]}},
                 {"$set": {"is_default": False, "updated_at": now}, "$inc": {"version": 1}},
                 session=session,
             )
-            await give(session)
+            if not await give(session):
+                raise _Outrun
+            return entry
 
         name = f"address-default:{owner.tenant_id}:{owner.user_id}"
         async with self._locks.hold(name, lease_s=DEFAULT_LEASE_S, wait_s=DEFAULT_WAIT_S) as lock:
-            await lock.write(switch)
+            return await self._idempotency.run(keyed, switch, transaction=lock.write)
 
     def _now(self) -> datetime:
         return to_the_millisecond(self._clock.now())

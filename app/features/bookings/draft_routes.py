@@ -1,5 +1,6 @@
 """`/bookings/drafts`: a user's own unfinished bookings, and nobody else's, not even for an admin."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import Depends, Request, Response
@@ -10,16 +11,19 @@ from app.core.moments import from_milliseconds, to_milliseconds
 from app.features.bookings import drafts
 from app.features.bookings.form_schemas import DraftOut, DraftSave, NewDraft, Submission
 from app.features.bookings.forms import TYPE, Draft, Save
-from app.features.bookings.routes import Booker, booked, limited_as_booking
+from app.features.bookings.routes import BookersCall, booked, limited_as_booking
 from app.features.bookings.schemas import BookingOut
 from app.http.admission import Admitted, Caller, Kit, admit
 from app.http.etags import IfMatch, WriteCondition, etag
+from app.http.idempotency import KeyedCaller, created
 from app.http.paging import LIMIT_DEFAULT, PageCursor, PageLimit, decode_cursor, page_of
 from app.http.responses import JsonResponse
 from app.http.routing import ApiRouter
 from app.http.schemas import Page
+from app.state.keyed import Answer, Keyed
 from app.state.principals import Wanted
 from app.state.session_documents import Owner, Session
+from app.state.sessions import Made
 
 router = ApiRouter(prefix="/bookings/drafts", tags=["Bookings"])
 
@@ -37,12 +41,19 @@ Reader = Annotated[Admitted, Depends(_admitted_with_draft)]
 
 
 @router.post("", status_code=201, response_model=DraftOut, summary="Begin a draft")
-async def create_draft(body: NewDraft, kit: Kit, caller: Caller) -> Response:
+async def create_draft(body: NewDraft, kit: Kit, call: KeyedCaller) -> Response:
     """Begin a draft with whatever there is. `422 session_limit` if the caller has a hundred."""
-    draft = await drafts.create(kit, caller, Save(body.patch, body.step, body.client_id, body.seq))
-    response = _answer(draft, status_code=201)
-    response.headers["Location"] = f"{kit.settings.base_path}/bookings/drafts/{draft.id}"
-    return response
+
+    def answer_of(made: Made) -> Answer:
+        draft = Draft.from_body(made[0].body)
+        location = f"{kit.settings.base_path}/bookings/drafts/{draft.id}"
+        return created(draft.shown(), location=location, version=draft.version)
+
+    async def create(keyed: Keyed[Made] | None) -> Made:
+        save = Save(body.patch, body.step, body.client_id, body.seq)
+        return await drafts.create(kit, call.principal, save, keyed), True
+
+    return await call.once(create, answer_of=answer_of)
 
 
 @router.get("", response_model=Page[DraftOut], summary="List drafts")
@@ -93,7 +104,7 @@ async def submit_draft(
     request: Request,
     draft_id: str,
     kit: Kit,
-    caller: Booker,
+    call: BookersCall,
     if_match: IfMatch,
     body: Submission | None = None,
 ) -> Response:
@@ -104,13 +115,14 @@ async def submit_draft(
     changed.
     """
     condition = WriteCondition(if_match, body.version if body else None)
-    made = await drafts.submit(kit, caller, draft_id, condition)
-    return booked(kit.settings.base_path, made)
+    return await call.once(
+        lambda keyed: drafts.submit(kit, call.principal, draft_id, condition, keyed),
+        answer_of=partial(booked, kit),
+    )
 
 
-def _answer(draft: Draft, *, applied: bool = True, status_code: int = 200) -> Response:
-    headers = {"ETag": etag(draft.version)}
-    return JsonResponse(draft.shown(applied=applied), status_code=status_code, headers=headers)
+def _answer(draft: Draft, *, applied: bool = True) -> Response:
+    return JsonResponse(draft.shown(applied=applied), headers={"ETag": etag(draft.version)})
 
 
 def _position(session: Session) -> tuple[int, str]:

@@ -33,22 +33,23 @@ from app.features.bookings.store import BookingStore
 from app.http.etags import WriteCondition
 from app.http.validation import refused
 from app.state.hot import MISS, HotRead
+from app.state.keyed import Keyed, KeyReusedError
 from app.state.kit import StateKit
 from app.state.mongo import Document
 from app.state.patience import Patience
 from app.state.principals import Principal
 from app.state.session_documents import Owner, Session
+from app.state.sessions import Made
 
 
 class _ClosedError(Exception):
     """A signal out of a change: the draft is being submitted."""
 
 
-async def create(kit: StateKit, caller: Principal, save: Save) -> Draft:
-    """Begin a draft with a first save. Raises SessionLimitError, PayloadTooLargeError."""
+async def create(kit: StateKit, caller: Principal, save: Save, keyed: Keyed[Made] | None = None) -> Session:
+    """Begin a draft with a first save and return the session that holds it. Raises as `Sessions.create`."""
     form = Form().with_save(save, kit.clock.now())
-    session = await kit.sessions.create(_owner(caller), TYPE, form.session_data)
-    return Draft.from_body(session.body)
+    return await kit.sessions.create(_owner(caller), TYPE, form.session_data, keyed=keyed)
 
 
 async def read(kit: StateKit, caller: Principal, draft_id: str, seen: HotRead = MISS) -> Draft:
@@ -107,12 +108,17 @@ async def delete(kit: StateKit, caller: Principal, draft_id: str) -> None:
 
 
 async def submit(
-    kit: StateKit, caller: Principal, draft_id: str, condition: WriteCondition | None = None
+    kit: StateKit,
+    caller: Principal,
+    draft_id: str,
+    condition: WriteCondition | None = None,
+    keyed: Keyed[Document] | None = None,
 ) -> Document:
     """Make a booking of a draft, remove the draft, and return the booking as it was made.
 
     Raises NotFoundError; what `condition` raises if the draft is still open; ValidationFailedError naming
-    every field that is missing or wrong; VersionConflictError if others keep saving; StoreUnavailableError.
+    every field that is missing or wrong; VersionConflictError if others keep saving; StoreUnavailableError;
+    and with a key what `Idempotency.insert` raises.
     """
     bookings = BookingStore(kit)
     patience = Patience(kit.clock)
@@ -126,7 +132,7 @@ async def submit(
                 raise
             return as_made(booking)
         if closed is not None:
-            booking = await _insert(kit, caller, closed)
+            booking = await _insert(kit, caller, closed, keyed)
             with suppress(NotFoundError, StoreUnavailableError):  # the job of the booking's outbox remains
                 await kit.sessions.delete(_owner(caller), draft_id)
             return as_made(booking)
@@ -168,7 +174,7 @@ async def _close(
     return Draft.from_body(session.body)
 
 
-async def _insert(kit: StateKit, caller: Principal, closed: Draft) -> Document:
+async def _insert(kit: StateKit, caller: Principal, closed: Draft, keyed: Keyed[Document] | None) -> Document:
     """Insert the booking that a closed draft makes and return it, or the one that it has become already."""
     bookings = BookingStore(kit)
     booking, _, _ = closed.form.check()
@@ -176,12 +182,30 @@ async def _insert(kit: StateKit, caller: Principal, closed: Draft) -> Document:
         raise ValueError("this draft was not closed")
     document = await service.prepare(kit, caller, booking, closed.form.places)
     try:
-        return await bookings.insert({**document, "draft_id": closed.id})
+        return await bookings.insert({**document, "draft_id": closed.id}, keyed)
+    except KeyReusedError:
+        await _reopen(kit, caller, closed)
+        raise
     except DuplicateKeyError:
         made = await bookings.find_by_draft(caller, closed.id)
         if made is None:
             raise
         return made
+
+
+async def _reopen(kit: StateKit, caller: Principal, closed: Draft) -> None:
+    """Take back that a draft was closed, whose key turned out to be another request's.
+
+    Should somebody else be finishing it at this moment, they remove it just the same.
+    """
+
+    def as_closed(version: int) -> None:
+        if version != closed.version:
+            raise VersionConflictError(current_version=version)
+
+    opened = replace(closed.form, places=None).session_data
+    with suppress(NotFoundError, VersionConflictError):
+        await kit.sessions.mutate(_owner(caller), closed.id, lambda _: opened, check_version=as_closed)
 
 
 async def _peek(kit: StateKit, caller: Principal, draft_id: str) -> Draft:

@@ -1,6 +1,7 @@
 """`/bookings` and `/quotes`: their owner's, and for dispatchers and admins the whole tenant's."""
 
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Final
 
 from fastapi import Depends, Query, Request, Response
 
@@ -21,18 +22,23 @@ from app.features.bookings.store import BookingStore, Filters
 from app.features.bookings.transitions import Status
 from app.http.admission import Caller, Kit, requires
 from app.http.etags import IfMatch, WriteCondition, etag
+from app.http.idempotency import KeyedCall, created, keyed_caller
 from app.http.limits import limiter, per_user, setting
 from app.http.paging import LIMIT_DEFAULT, PageCursor, PageLimit, decode_cursor, page_of
 from app.http.responses import JsonResponse
 from app.http.routing import ApiRouter
 from app.http.schemas import Page
+from app.state.keyed import Answer
+from app.state.kit import StateKit
 from app.state.mongo import Document
-from app.state.principals import Principal
+from app.state.principals import Principal, Role
 
 router = ApiRouter(tags=["Bookings"])
 limited_as_booking = limiter.shared_limit(setting("limit_booking"), scope="booking", key_func=per_user)
 
-Booker = Annotated[Principal, Depends(requires("shipper", "dispatcher", "admin"))]
+_BOOKERS: Final[tuple[Role, ...]] = ("shipper", "dispatcher", "admin")
+Booker = Annotated[Principal, Depends(requires(*_BOOKERS))]
+BookersCall = Annotated[KeyedCall, Depends(keyed_caller(*_BOOKERS, within="bookings"))]
 Staff = Annotated[Principal, Depends(requires("dispatcher", "admin"))]
 
 
@@ -52,10 +58,11 @@ async def make_quote(body: NewQuote, kit: Kit, caller: Booker) -> Response:
 
 @router.post("/bookings", status_code=201, response_model=BookingOut, summary="Book a shipment")
 @limited_as_booking
-async def create_booking(request: Request, body: NewBooking, kit: Kit, caller: Booker) -> Response:
+async def create_booking(request: Request, body: NewBooking, kit: Kit, call: BookersCall) -> Response:
     """Book a shipment at the price of this moment."""
-    made = await service.book(kit, caller, body)
-    return booked(kit.settings.base_path, made)
+    return await call.once(
+        lambda keyed: service.book(kit, call.principal, body, keyed), answer_of=partial(booked, kit)
+    )
 
 
 @router.get("/bookings", response_model=Page[BookingOut], summary="List bookings")
@@ -134,16 +141,14 @@ async def change_status(
     )
 
 
-def booked(base_path: str, document: Document) -> Response:
+def booked(kit: StateKit, document: Document) -> Answer:
     """Return the answer to whoever made this booking."""
-    response = _answer(document, status_code=201)
-    response.headers["Location"] = f"{base_path}/bookings/{document['_id']}"
-    return response
+    location = f"{kit.settings.base_path}/bookings/{document['_id']}"
+    return created(shown(document), location=location, version=document["version"])
 
 
-def _answer(document: Document, *, status_code: int = 200) -> Response:
-    headers = {"ETag": etag(document["version"])}
-    return JsonResponse(shown(document), status_code=status_code, headers=headers)
+def _answer(document: Document) -> Response:
+    return JsonResponse(shown(document), headers={"ETag": etag(document["version"])})
 
 
 def _position(document: Document) -> tuple[int, str]:

@@ -20,6 +20,7 @@ from app.features.bookings.schemas import AddressReference, BookingAddress, NewB
 from app.features.bookings.store import STAFF, BookingStore
 from app.features.bookings.transitions import Party, Status
 from app.http.validation import FieldErrors, refused
+from app.state.keyed import Keyed
 from app.state.kit import StateKit
 from app.state.mongo import Document
 from app.state.principals import Principal
@@ -35,13 +36,16 @@ Places: TypeAlias = Mapping[str, Mapping[str, Any]]
 """The addresses `pickup` and `delivery` of a booking in full, each with its location."""
 
 
-async def book(kit: StateKit, caller: Principal, booking: NewBooking) -> Document:
+async def book(
+    kit: StateKit, caller: Principal, booking: NewBooking, keyed: Keyed[Document] | None = None
+) -> Document:
     """Make a booking and return its document.
 
-    Raises ValidationFailedError naming every field that stands in the way, StoreUnavailableError.
+    Raises ValidationFailedError naming every field that stands in the way, StoreUnavailableError, and with a
+    key what `Idempotency.insert` raises.
     """
     places = await resolve(kit, caller, booking)
-    return await BookingStore(kit).insert(await prepare(kit, caller, booking, places))
+    return await BookingStore(kit).insert(await prepare(kit, caller, booking, places), keyed)
 
 
 async def resolve(kit: StateKit, caller: Principal, booking: NewBooking) -> Places:

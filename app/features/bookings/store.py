@@ -10,7 +10,7 @@ Guarantees
 What an index serves stands in a `$match` of its own (see `mongo.one_page`).
 
 When MongoDB is gone: StoreUnavailableError. Redis is not involved. The document is described in `documents`,
-its indexes are in `state.indexes`: every list and search here rides on one. Reads O(1), pages O(page).
+its indexes are in `state.feature_indexes`: every list and search rides on one. Reads O(1), pages O(page).
 """
 
 from collections.abc import Mapping
@@ -22,6 +22,7 @@ from pymongo.errors import DuplicateKeyError
 from app.features.bookings.numbers import new_number
 from app.features.bookings.transitions import Status
 from app.state.documents import Decide, VersionedDocuments
+from app.state.keyed import Keyed
 from app.state.kit import StateKit
 from app.state.mongo import Document, one_page
 from app.state.principals import Principal
@@ -64,18 +65,19 @@ class BookingStore:
     def __init__(self, kit: StateKit) -> None:
         """Take from the kit what it needs."""
         self._mongo = kit.mongo
+        self._idempotency = kit.idempotency
         self._rows = kit.mongo.collection("bookings")
         self._documents = VersionedDocuments(kit.mongo, "bookings", clock=kit.clock)
 
-    async def insert(self, document: Document) -> Document:
+    async def insert(self, document: Document, keyed: Keyed[Document] | None) -> Document:
         """Insert a booking and return it, under another number if its own is taken.
 
-        Raises DuplicateKeyError if its draft is booked already, or its key is used.
+        Raises DuplicateKeyError if its draft is booked already, and with a key what `Idempotency.insert`
+        raises.
         """
         while True:
             try:
-                async with self._mongo.guard("bookings.insert"):
-                    await self._rows.insert_one(document)
+                await self._idempotency.insert("bookings", document, keyed, document)
             except DuplicateKeyError as error:
                 if "number" not in (error.details or {}).get("keyPattern", {}):
                     raise

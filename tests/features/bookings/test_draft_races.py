@@ -18,6 +18,7 @@ from app.http.etags import WriteCondition
 from app.state.kit import StateKit, open_kit
 from app.state.mongo import Document
 from app.state.principals import Principal
+from app.state.session_documents import Session
 from tests.cluster.counts import full
 from tests.features.bookings.callers import new_caller
 from tests.features.bookings.shipments import shipment
@@ -111,7 +112,7 @@ async def test_a_save_that_races_with_the_submit_is_booked_or_refused(
 ) -> None:
     """Never acknowledged and lost, and the draft never comes back."""
 
-    async def save(kit: StateKit, draft: Draft, n: int) -> str | None:
+    async def save(kit: StateKit, draft: Session, n: int) -> str | None:
         await asyncio.sleep(random.uniform(0, 0.01))  # noqa: S311  # spreads the races
         try:
             typed = Save({"reference": str(n)}, client_id="tab", seq=n)
@@ -140,7 +141,7 @@ async def test_a_save_that_races_with_the_submit_is_booked_or_refused(
 async def died_after_closing(kit: StateKit, me: Principal) -> Draft:
     """A draft whose submit went no further than its first step."""
     draft = await drafts.create(kit, me, Save(shipment()))
-    closed = await drafts._close(kit, me, draft, None)
+    closed = await drafts._close(kit, me, await drafts.read(kit, me, draft.id), None)
     assert closed is not None
     return closed
 
@@ -177,7 +178,7 @@ async def test_a_submit_that_died_before_removing_the_draft_leaves_it_closed_to_
     kits: list[StateKit], me: Principal
 ) -> None:
     closed = await died_after_closing(kits[0], me)
-    made = await drafts._insert(kits[0], me, closed)
+    made = await drafts._insert(kits[0], me, closed, None)
     with pytest.raises(DraftSubmittedError):
         await drafts.save(kits[1], me, closed.id, Save({"notes": "late"}), ANY)
     assert [row["_id"] for row in await bookings_of(kits[0], me)] == [made["_id"]]
