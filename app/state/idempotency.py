@@ -91,12 +91,9 @@ async def ensure_indexes(mongo: MongoStore) -> None:
         rows = mongo.collection(name)
         for member, unique in (("key", True), ("expires_at", False)):
             path = f"{FIELD}.{member}"
-            await rows.create_index(
-                path,
-                unique=unique,
-                partialFilterExpression={path: {"$exists": True}},
-                name=f"{FIELD}_{member}",
-            )
+            # sparse, where partial would do: the local cluster's engine looks nothing up in a partial index
+            # on `$exists` (300 ms among 3,000 documents, against 2)
+            await rows.create_index(path, unique=unique, sparse=True, name=f"{FIELD}_{member}")
 
 
 class Idempotency:
