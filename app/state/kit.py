@@ -16,6 +16,7 @@ from app.core.settings import Settings, Tier
 from app.core.tokens import AccessTokens
 from app.state.accounts import Accounts
 from app.state.api_keys import ApiKeys
+from app.state.cache import Cache
 from app.state.hot import HotCopies
 from app.state.indexes import ensure_indexes
 from app.state.locks import Locks
@@ -49,6 +50,7 @@ class StateKit:
     api_keys: ApiKeys
     sessions: Sessions
     locks: Locks
+    cache: Cache
 
 
 def tier_rates(settings: Settings) -> Mapping[Tier, Rate]:
@@ -93,6 +95,7 @@ async def open_kit(
         api_keys=ApiKeys(mongo=mongo, hot=hot, clock=clock),
         sessions=Sessions(mongo=mongo, hot=hot, clock=clock),
         locks=Locks(mongo=mongo, clock=clock, metrics=metrics, holder=settings.replica_name),
+        cache=Cache(redis=redis, hot=hot, clock=clock, metrics=metrics),
     )
     try:
         async with asyncio.TaskGroup() as probes:
