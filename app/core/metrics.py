@@ -106,6 +106,9 @@ class Metrics(Collector):
         self._cache_load_failures = _Counts(
             "cargoflow_cache_load_failures", "Loads for the cache that failed.", ("kind",)
         )
+        self._realtime = _Counts(
+            "cargoflow_realtime", "Events and subscriptions by kind of channel.", ("kind", "outcome")
+        )
         self._limited = _Counts("cargoflow_rate_limited", "Requests refused by a rate limit.", ("policy",))
         self._logins = _Counts("cargoflow_logins", "Attempts to log in by outcome.", ("outcome",))
         self._locks = _Counts(
@@ -149,6 +152,12 @@ class Metrics(Collector):
         """Count one load for the cache that failed."""
         self._cache_load_failures.add(kind)
 
+    def realtime(self, kind: str, outcome: str) -> None:
+        """Count an event that was `appended`, `repeated` or `refused`, or a subscription that was
+        `recovered`, `unrecovered`, or ended: `slow`, `gap`.
+        """
+        self._realtime.add(kind, outcome)
+
     def rate_limited(self, policy: str) -> None:
         """Count one request refused by the limit called `policy`."""
         self._limited.add(policy)
@@ -185,7 +194,7 @@ class Metrics(Collector):
         yield self._commands.family()
         for counts in (self._slow, self._hot_reads, self._limited, self._logins, self._locks):
             yield counts.family()
-        for counts in (self._cache_reads, self._cache_load_failures):
+        for counts in (self._cache_reads, self._cache_load_failures, self._realtime):
             yield counts.family()
         tokens = GaugeMetricFamily(
             "cargoflow_lock_token_max", "The highest fencing token seen, by kind of lock.", labels=("kind",)

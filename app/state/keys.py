@@ -35,6 +35,8 @@ CACHE_STATS = "cf:stats:cache"
 HOT_COPY_PREFIX = "cf:hot:c:"
 HOT_GUARD_PREFIX = "cf:hot:w:"
 RATE_WINDOW_PREFIX = "cf:rl:"
+_STREAM_PREFIX = "cf:rt:s:"
+_STREAM_GUARD_PREFIX = "cf:rt:g:"
 _CACHE_ENTRY_PREFIX = "cf:cache:e:"
 _CACHE_OWNER_PREFIX = "cf:cache:o:"
 
@@ -91,3 +93,15 @@ def cache_owner(owner_ids: Sequence[str]) -> str:
     CACHE_LIFE_MAX_MS from the last load.
     """
     return f"{_CACHE_OWNER_PREFIX}{':'.join(owner_ids)}"
+
+
+def stream(tenant_id: str, channel: str) -> str:
+    """The events of a tenant's channel, and the name under which they are published; TTL the channel's kind's
+    from the last event.
+    """
+    return f"{_STREAM_PREFIX}{tenant_id}:{channel}"
+
+
+def stream_guard(tenant_id: str, channel: str) -> str:
+    """The highest epoch of a channel and the callers' ids of the events it holds; TTL as the stream's."""
+    return f"{_STREAM_GUARD_PREFIX}{tenant_id}:{channel}"

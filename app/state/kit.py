@@ -24,6 +24,7 @@ from app.state.logins import Logins
 from app.state.mongo import MongoStore
 from app.state.principals import Principals
 from app.state.rate_limits import Rate, RateLimits, parse_rate
+from app.state.realtime import Realtime
 from app.state.redis import RedisStore
 from app.state.sessions import Sessions
 from app.state.store_clock import StoreClock
@@ -51,6 +52,7 @@ class StateKit:
     sessions: Sessions
     locks: Locks
     cache: Cache
+    realtime: Realtime
 
 
 def tier_rates(settings: Settings) -> Mapping[Tier, Rate]:
@@ -96,10 +98,12 @@ async def open_kit(
         sessions=Sessions(mongo=mongo, hot=hot, clock=clock),
         locks=Locks(mongo=mongo, clock=clock, metrics=metrics, holder=settings.replica_name),
         cache=Cache(redis=redis, hot=hot, clock=clock, metrics=metrics),
+        realtime=Realtime(redis=redis, clock=clock, metrics=metrics),
     )
     try:
         async with asyncio.TaskGroup() as probes:
             tasks = [probes.create_task(mongo.probe_forever()), probes.create_task(hot.beat_forever())]
+            tasks.append(probes.create_task(kit.realtime.listen_forever()))
             try:
                 yield kit
             finally:
