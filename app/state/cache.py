@@ -11,8 +11,8 @@ Guarantees
   with its TTL, so a loader that died is followed by the next; one that was cancelled gives it back at once.
 - A write that was acknowledged is seen by the next read through any replica: `changing` raises a barrier and
   takes the entries' generation away *before* the commit, and again after it. What was loaded, or began to be
-  loaded, under an earlier generation is neither believed nor kept, so no slow loader fills in what was
-  there before. A writer that is killed leaves its barrier, and until that expires reads load for themselves.
+  loaded, under an earlier generation is never believed, so no slow loader brings back what was there
+  before. A writer that is killed leaves its barrier, and until that expires reads load for themselves.
 - When loading fails, an entry whose time is over is served for as long as its kind allows, counted and marked
   `stale`, and the load is tried again once a second. What was invalidated is never served, not even then.
 - Times to live are shortened by up to a tenth at random, so that what was filled together does not end
@@ -253,11 +253,10 @@ class Cache:
             _log.warning("cache_entry_too_large", extra={"kind": kind.name, "bytes": len(body)})
             await self._release(entry, lease, "gone")
             return
-        names = (keys.GENERATION, entry.hash_key, *entry.owners)
         fresh_s = kind.ttl_s * random.uniform(1 - JITTER_SHARE, 1)  # noqa: S311  # spreads ends, hides nothing
         times_ms = (max(1, round(fresh_s * 1000)), round(kind.stale_s * 1000))
         try:
-            await self._redis.run(cache_lua.FILL, names, (kind.name, lease, *times_ms, body))
+            await self._redis.run(cache_lua.FILL, (entry.hash_key,), (lease, *times_ms, body))
         except StoreUnavailableError:
             _log.info("cache_fill_skipped", extra={"kind": kind.name})
 

@@ -7,10 +7,11 @@ In an entry's also: `body`; `stamp`, the generations it was loaded under; `fresh
 `lease`, `lease_until`, `lease_stamp`: who loads it, until when, under which generations; `retry_at`: not
 before then, after a load that failed.
 
-To invalidate is to remove a generation. What was loaded under it is never believed again, and who loads under
-it fills nothing. The next reader makes a new one, unless a writer is at work; hence a generation that is lost
-(evicted, expired) costs entries and revives none. The stamp also holds the generation of `hot`, so no entry
-is believed either after an outage of Redis in which an invalidation may have gone by.
+To invalidate is to remove a generation. What was loaded under it, or is being loaded, is never believed: an
+entry carries the stamp its lease was given under. The next reader makes a new generation, unless a writer is
+at work; hence one that is lost (evicted, expired) costs entries and revives none. The stamp also holds the
+generation of `hot`, so no entry is believed either after an outage of Redis in which an invalidation may have
+gone by.
 """
 
 from app.state.hot_lua import NOW
@@ -81,20 +82,20 @@ keep nothing.
 FILL = Script(
     "cache.fill",
     NOW
-    + _STAMP
     + """
-local l = redis.call('HMGET', KEYS[2], 'lease', 'lease_stamp')
-if l[1] ~= ARGV[2] then return 0 end
-redis.call('HDEL', KEYS[2], 'lease', 'lease_until', 'lease_stamp', 'retry_at')
-if l[2] ~= stamp_of(ARGV[1]) then return 0 end
-local fresh_until = now_ms() + ARGV[3]
-redis.call('HSET', KEYS[2], 'body', ARGV[5], 'stamp', l[2], 'fresh_until', fresh_until,
-  'stale_until', fresh_until + ARGV[4])
-redis.call('PEXPIRE', KEYS[2], ARGV[3] + ARGV[4])
+local l = redis.call('HMGET', KEYS[1], 'lease', 'lease_stamp')
+if l[1] ~= ARGV[1] then return 0 end
+redis.call('HDEL', KEYS[1], 'lease', 'lease_until', 'lease_stamp', 'retry_at')
+local fresh_until = now_ms() + ARGV[2]
+redis.call('HSET', KEYS[1], 'body', ARGV[4], 'stamp', l[2], 'fresh_until', fresh_until,
+  'stale_until', fresh_until + ARGV[3])
+redis.call('PEXPIRE', KEYS[1], ARGV[2] + ARGV[3])
 return 1
 """,
 )
-"""ARGV: kind, lease, fresh for ms, stale for ms, body. Returns whether it was kept."""
+"""KEYS: the entry. ARGV: lease, fresh for ms, stale for ms, body. Returns whether it was kept: under the
+stamp of its lease, so if that was invalidated meanwhile, nobody believes it.
+"""
 
 RELEASE = Script(
     "cache.release",

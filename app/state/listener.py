@@ -66,6 +66,7 @@ class Listener:
         self._left: set[str] = set()
         self._changed = asyncio.Event()
         self._heard_s = 0.0
+        self._lost = False
 
     @property
     def channels(self) -> int:
@@ -97,10 +98,10 @@ class Listener:
 
     async def heard(self, name: str) -> None:
         """Return once whatever is published under `name` arrives here. Raises StoreUnavailableError if that
-        takes longer than a call to Redis may take.
+        takes longer than Redis may be silent, or with the connection lost than a call to it may take.
         """
         try:
-            async with asyncio.timeout(self._redis.timeout_s):
+            async with asyncio.timeout(self._redis.timeout_s if self._lost else SILENCE_MAX_S):
                 await self._feeds[name].heard.wait()
         except TimeoutError as error:
             raise StoreUnavailableError("Redis") from error
@@ -132,6 +133,7 @@ class Listener:
         try:
             await self._in_time(connection.connect())  # type: ignore[no-untyped-call]
             self._heard_s = self._clock.monotonic_s()
+            self._lost = False
             self._unasked.update(self._feeds)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._receive(connection))
@@ -141,6 +143,7 @@ class Listener:
             await connection.disconnect(nowait=True)
 
     def _lose(self) -> None:
+        self._lost = True
         self._asked.clear()
         self._sent.clear()
         self._left.clear()
@@ -170,7 +173,11 @@ class Listener:
             else:
                 self._changed.set()
         elif kind == b"message" and feed is not None:
-            event = Event.from_message(message[2])
+            try:
+                event = Event.from_message(message[2])
+            except ValueError:  # not ours; the stream says what was really appended
+                _log.exception("message_unreadable", extra={"channel": name})
+                return
             for subscription in feed.subscriptions:
                 subscription.offer(event)
 

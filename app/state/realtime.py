@@ -35,6 +35,7 @@ now and then; a published event costs each process that follows the channel one 
 then fetch, then replay", Zulip's events system; numbered messages to notice loss, as in TCP.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -50,6 +51,10 @@ from app.state.redis import RedisStore
 from app.state.subscriptions import PAGE_MAX, QUEUE_MAX, Page, Subscription
 
 EVENT_MAX_BYTES: Final = 64 * 1024
+READ_AT_ONCE: Final = 16
+"""Subscriptions of a process that read their stream at the same time. After an outage thousands want to; all
+at once they would keep each other, and everybody else, waiting until calls time out.
+"""
 
 
 class StaleEpochError(ConflictError):
@@ -83,6 +88,7 @@ class Realtime:
         self._redis = redis
         self._metrics = metrics
         self._listener = Listener(redis, clock)
+        self._readers = asyncio.Semaphore(READ_AT_ONCE)
 
     async def listen_forever(self) -> None:
         """Listen for all subscriptions of this process. Runs in the kit's tasks."""
@@ -149,7 +155,8 @@ class Realtime:
 
         async def read(position: str) -> Page:
             await self._listener.heard(name)
-            return await self.read(channel, position)
+            async with self._readers:
+                return await self.read(channel, position)
 
         subscription = Subscription(read=read, queue_max=queue_max)
         self._listener.follow(name, subscription)

@@ -1,6 +1,7 @@
 """Channels for tests, and what tests do to them."""
 
 import asyncio
+from collections.abc import Awaitable, Iterable
 
 from app.state.channels import ChannelKind, Event
 from app.state.kit import StateKit
@@ -30,6 +31,17 @@ async def nothing_more(events: Subscription) -> bool:
     except TimeoutError:
         return True
     return False
+
+
+async def gather_some(calls: Iterable[Awaitable[object]], at_once: int = 40) -> None:
+    """Await all of them, not more at once than a replica has connections."""
+    gate = asyncio.Semaphore(at_once)
+
+    async def through(call: Awaitable[object]) -> None:
+        async with gate:
+            await call
+
+    await asyncio.gather(*(through(call) for call in calls))
 
 
 def numbered(count: int, first: int = 0) -> list[str]:

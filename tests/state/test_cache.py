@@ -311,6 +311,19 @@ async def test_a_reader_who_leaves_while_loading_hands_over_to_those_who_wait(
     assert staying.loads <= 2
 
 
+async def test_a_reader_who_leaves_gives_its_lease_back(kit: StateKit, client: redis.asyncio.Redis) -> None:
+    leaving = Source()
+    leaving.goes_on.clear()
+    left = asyncio.create_task(kit.cache.read(my_list(), leaving.load))
+    await in_flight(leaving)
+    assert await client.hexists(my_list().hash_key, "lease")
+    left.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await left
+    assert not await client.hexists(my_list().hash_key, "lease")
+    assert not kit.cache._flights
+
+
 async def test_the_lease_of_a_killed_loader_ends_and_the_next_loads(
     kit: StateKit, settings: Settings
 ) -> None:

@@ -9,8 +9,9 @@ from app.state.channels import START
 from app.state.kit import StateKit
 from app.state.listener import SILENCE_MAX_S
 from app.state.subscriptions import Subscription, SubscriptionEndedError
+from tests.cluster.counts import full
 from tests.engines import RedisEngine
-from tests.state.streams import CHANNEL, RUN, hear, numbered, say
+from tests.state.streams import CHANNEL, RUN, gather_some, hear, numbered, say
 from tests.waiting import until
 
 
@@ -80,6 +81,27 @@ async def test_after_a_freeze_longer_than_the_listeners_patience_nothing_is_miss
         await reachable(other_kit, kit)
         await say(other_kit, "1", "2", "3")
         assert await hearing == ["1", "2", "3"]
+
+
+async def test_thousands_who_were_cut_off_at_once_all_go_on(kit: StateKit, other_kit: StateKit) -> None:
+    count = full(5000, 1000)
+    channels = [RUN.of("ten_a", f"many_{number % (count // 2)}") for number in range(count)]
+    followed = 0
+
+    async def follow(number: int) -> list[str]:
+        nonlocal followed
+        async with kit.realtime.subscribe(channels[number]) as events:
+            followed += 1
+            return await hear_through(events, 2)
+
+    following = [asyncio.create_task(follow(number)) for number in range(count)]
+    await until(lambda: followed == count, timeout_s=60)
+    await gather_some(say(other_kit, "1", channel=channel) for channel in channels[: count // 2])
+    for client in await other_kit.redis.client.client_list():
+        if client["name"].endswith("-listener"):
+            await other_kit.redis.client.client_kill_filter(_id=client["id"])
+    await gather_some(say(other_kit, "2", channel=channel) for channel in channels[: count // 2])
+    assert await asyncio.gather(*following) == [["1", "2"]] * count
 
 
 async def test_a_connection_that_is_cut_again_and_again_under_load_loses_nothing(
