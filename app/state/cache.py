@@ -21,7 +21,9 @@ Guarantees
   kept, and ends what was kept.
 
 Does not guarantee: a single load where it takes longer than the lease, where its result is too large to be
-kept, while a writer's barrier stands, or while Redis is gone. Waiters of one process share a failure.
+kept, while a writer's barrier stands, or while Redis is gone. Waiters of one process share a failure. Nor
+that a write is seen which was made by a replica that alone is cut off from Redis, until it is back; should
+it be killed before that, until the entries' time is over.
 
 When Redis is gone: reads load for themselves, one at a time for each entry of a process (`bypass`); a write
 that could not raise its barrier insists on invalidating after its commit or else has `hot` start a new
