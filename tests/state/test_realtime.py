@@ -7,15 +7,16 @@ from random import Random
 import pytest
 
 from app.core.errors import PayloadTooLargeError
+from app.core.settings import Settings
 from app.state import keys
 from app.state.channels import START, ChannelKind
-from app.state.kit import StateKit
+from app.state.kit import StateKit, open_kit
 from app.state.listener import _TAKEN_AT_ONCE
 from app.state.realtime import EVENT_MAX_BYTES, StaleEpochError
 from app.state.subscriptions import PAGE_MAX, QUEUE_MAX, Page, SubscriptionEndedError
 from tests.cluster.counts import full
 from tests.state.streams import CHANNEL, RUN, SHORT, gather_some, hear, nothing_more, numbered, say, words_of
-from tests.waiting import until
+from tests.waiting import held_by_one_task, until
 
 CHANCE = Random(7)  # noqa: S311  # which replica, and how long: nothing secret
 
@@ -364,11 +365,14 @@ async def test_what_somebody_else_publishes_there_is_passed_over(kit: StateKit) 
         assert await hear(events, 1) == ["ours"]
 
 
-async def test_when_the_process_ends_consumers_are_told(kit: StateKit) -> None:
+async def test_when_the_process_ends_consumers_are_told(settings: Settings) -> None:
+    leaving = held_by_one_task(open_kit(settings))
+    kit = await leaving.__aenter__()
+    await until(lambda: kit.redis.health.status == "pass")
     async with kit.realtime.subscribe(CHANNEL) as events:
         waiting = asyncio.create_task(events.next())
         await asyncio.sleep(0)
-        events.finish("closed")
+        await leaving.__aexit__(None, None, None)
         with pytest.raises(SubscriptionEndedError, match="closed"):
             await waiting
 
