@@ -9,6 +9,7 @@ Guarantees
 - One loader per entry across replicas: the first reader that misses gets a lease, the others wait for what it
   fills in, one a process asking Redis now and then and the rest in memory, for WAIT_S at most. A lease ends
   with its TTL, so a loader that died is followed by the next; one that was cancelled gives it back at once.
+  Readers who come at the same moment share their question, too: a crowd costs a process two round trips.
 - A write that was acknowledged is seen by the next read through any replica: `changing` raises a barrier and
   takes the entries' generation away *before* the commit, and again after it. What was loaded, or began to be
   loaded, under an earlier generation is never believed, so no slow loader brings back what was there
@@ -117,7 +118,8 @@ class Cache:
         self._clock = clock
         self._metrics = metrics
         self._flights: dict[str, _Flight] = {}
-        self._direct = SharedLoads()
+        self._asking: SharedLoads[_Found] = SharedLoads()
+        self._direct: SharedLoads[bytes] = SharedLoads()
 
     async def read(self, entry: CacheEntry, load: Load) -> CacheRead:
         """Return the entry, or what `load` makes of it. Raises what `load` raises, if nothing can be served
@@ -185,14 +187,21 @@ class Cache:
                 return landed
 
     async def _ask(self, entry: CacheEntry) -> _Found:
+        """Ask Redis, together with whoever here asks the same now. One of them may get the lease."""
+        nonce = secrets.token_hex(8)
+        found = await self._asking.load(entry.hash_key, lambda: self._ask_redis(entry, nonce))
+        if found.state == "load" and found.lease != nonce:
+            return _Found("wait", lease=found.lease)
+        return found
+
+    async def _ask_redis(self, entry: CacheEntry, nonce: str) -> _Found:
         names = (keys.GENERATION, entry.hash_key, *entry.owners)
         times_ms = (keys.CACHE_LEASE_TTL_MS, keys.CACHE_LIFE_MAX_MS)
         try:
-            state, body, lease = await self._redis.run(
-                cache_lua.READ, names, (entry.kind.name, secrets.token_hex(8), *times_ms)
-            )
+            found = await self._redis.run(cache_lua.READ, names, (entry.kind.name, nonce, *times_ms))
         except StoreUnavailableError:
             return _Found("barred")
+        state, body, lease = found
         return _Found(state.decode(), body, lease.decode())
 
     async def _settle(self, entry: CacheEntry, found: _Found, load: Load) -> CacheRead:

@@ -1,9 +1,11 @@
 """Channels for tests, and what tests do to them."""
 
 import asyncio
-from collections.abc import Awaitable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
-from app.state.channels import ChannelKind, Event
+from app.core.errors import StoreUnavailableError
+from app.state.channels import Channel, ChannelKind, Event
 from app.state.kit import StateKit
 from app.state.subscriptions import Subscription
 
@@ -12,7 +14,7 @@ SHORT = ChannelKind("test_short", length_max=10, ttl_s=600)
 CHANNEL = RUN.of("ten_a", "run_1")
 
 
-async def say(kit: StateKit, *words: str, channel=CHANNEL, epoch: int = 0) -> list[str]:  # noqa: ANN001
+async def say(kit: StateKit, *words: str, channel: Channel = CHANNEL, epoch: int = 0) -> list[str]:
     """Append one event a word and return their ids."""
     return [(await kit.realtime.append(channel, "word", word.encode(), epoch=epoch)).id for word in words]
 
@@ -42,6 +44,38 @@ async def gather_some(calls: Iterable[Awaitable[object]], at_once: int = 40) -> 
             await call
 
     await asyncio.gather(*(through(call) for call in calls))
+
+
+async def tell(kit: StateKit, word: str, channel: Channel) -> None:
+    """Append a word once, however often it takes: a slow machine runs thousands into timeouts."""
+    while True:
+        with suppress(StoreUnavailableError):
+            await kit.realtime.append(channel, "word", word.encode(), event_id=word)
+            return
+
+
+@asynccontextmanager
+async def followed(kit: StateKit, channel: Channel) -> AsyncIterator[Subscription]:
+    """Subscribe, however often it takes."""
+    async with AsyncExitStack() as stack:
+        while True:
+            with suppress(StoreUnavailableError):
+                events = await stack.enter_async_context(kit.realtime.subscribe(channel))
+                break
+            await asyncio.sleep(0.1)
+        yield events
+
+
+async def hear_through(events: Subscription, count: int, timeout_s: float = 40) -> list[str]:
+    """Hear that many words, going on when told that Redis was gone."""
+    heard: list[str] = []
+    async with asyncio.timeout(timeout_s):
+        while len(heard) < count:
+            try:
+                heard.append((await events.next()).data.decode())
+            except StoreUnavailableError:
+                await asyncio.sleep(0.05)
+    return heard
 
 
 def numbered(count: int, first: int = 0) -> list[str]:

@@ -53,6 +53,13 @@ async def kept(kit: StateKit, entry: CacheEntry, source: Source) -> None:
             pass
 
 
+def asked(kit: StateKit) -> int:
+    """How often Redis was asked for an entry."""
+    return sum(
+        sum(row[:-1]) for labels, row in kit.metrics._commands.rows.items() if labels[1] == "cache.read"
+    )
+
+
 async def in_flight(source: Source) -> None:
     await until(lambda: source.loads > 0)
 
@@ -75,6 +82,7 @@ async def test_a_thousand_who_ask_three_replicas_for_one_cold_entry_cost_one_loa
     source.goes_on.set()
     reads = await asyncio.gather(*asking)
     assert {read.body for read in reads} == {b"cold"}
+    assert sum(asked(kit) for kit in trio) < COLD / 10, "those who ask at once ask together"
     assert {read.outcome for read in reads} <= {"miss", "hit"}
     assert source.loads == 1
 

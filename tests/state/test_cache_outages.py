@@ -46,7 +46,9 @@ async def test_without_redis_reads_load_for_themselves_two_loads_a_process(
     redis_engine.start()
     await reachable(kit)
     await kept(kit, source)
-    assert len(kit.cache._direct._gates) == len(kit.cache._flights) == 0
+    assert not kit.cache._direct._gates
+    assert not kit.cache._asking._gates
+    assert not kit.cache._flights
 
 
 async def test_a_reader_without_redis_is_not_given_what_was_loaded_before_it_asked(

@@ -15,7 +15,20 @@ from app.state.listener import _TAKEN_AT_ONCE
 from app.state.realtime import EVENT_MAX_BYTES, StaleEpochError
 from app.state.subscriptions import PAGE_MAX, QUEUE_MAX, Page, SubscriptionEndedError
 from tests.cluster.counts import full
-from tests.state.streams import CHANNEL, RUN, SHORT, gather_some, hear, nothing_more, numbered, say, words_of
+from tests.state.streams import (
+    CHANNEL,
+    RUN,
+    SHORT,
+    followed,
+    gather_some,
+    hear,
+    hear_through,
+    nothing_more,
+    numbered,
+    say,
+    tell,
+    words_of,
+)
 from tests.waiting import held_by_one_task, until
 
 CHANCE = Random(7)  # noqa: S311  # which replica, and how long: nothing secret
@@ -320,20 +333,19 @@ async def test_thousands_of_channels_are_one_connection(kit: StateKit, other_kit
 
     async def follow(number: int) -> None:
         nonlocal heard
-        async with kit.realtime.subscribe(channels[number]) as events:
-            followed[number] = True
+        async with followed(kit, channels[number]) as events:
+            there[number] = True
             await open_.wait()
-            async with asyncio.timeout(60):
-                assert (await events.next()).data == b"%d" % number
+            assert await hear_through(events, 1, timeout_s=120) == [str(number)]
             heard += 1
 
-    followed = [False] * count
+    there = [False] * count
     following = [asyncio.create_task(follow(number)) for number in range(count)]
-    await until(lambda: all(followed), timeout_s=60)
+    await until(lambda: all(there), timeout_s=120)
     assert kit.realtime._listener.channels == count
     assert await listeners(kit) == 1
     open_.set()
-    await gather_some(say(other_kit, str(number), channel=channel) for number, channel in enumerate(channels))
+    await gather_some(tell(other_kit, str(number), channel) for number, channel in enumerate(channels))
     await asyncio.gather(*following)
     assert heard == count
     assert kit.realtime._listener.channels == 0

@@ -8,28 +8,16 @@ from app.core.errors import StoreUnavailableError
 from app.state.channels import START
 from app.state.kit import StateKit
 from app.state.listener import SILENCE_MAX_S
-from app.state.subscriptions import Subscription, SubscriptionEndedError
+from app.state.subscriptions import SubscriptionEndedError
 from tests.cluster.counts import full
 from tests.engines import RedisEngine
-from tests.state.streams import CHANNEL, RUN, gather_some, hear, numbered, say
+from tests.state.streams import CHANNEL, RUN, followed, gather_some, hear, hear_through, numbered, say, tell
 from tests.waiting import until
 
 
 async def reachable(*kits: StateKit) -> None:
     for kit in kits:
         await until(lambda kit=kit: not kit.redis._breaker.is_open and kit.redis.health.status == "pass")
-
-
-async def hear_through(events: Subscription, count: int) -> list[str]:
-    """Hear that many words, going on when told that Redis was gone."""
-    heard: list[str] = []
-    async with asyncio.timeout(40):
-        while len(heard) < count:
-            try:
-                heard.append((await events.next()).data.decode())
-            except StoreUnavailableError:
-                await asyncio.sleep(0.05)
-    return heard
 
 
 async def test_without_redis_appending_and_subscribing_fail_and_consumers_are_told(
@@ -86,21 +74,21 @@ async def test_after_a_freeze_longer_than_the_listeners_patience_nothing_is_miss
 async def test_thousands_who_were_cut_off_at_once_all_go_on(kit: StateKit, other_kit: StateKit) -> None:
     count = full(5000, 1000)
     channels = [RUN.of("ten_a", f"many_{number % (count // 2)}") for number in range(count)]
-    followed = 0
+    following_now = 0
 
     async def follow(number: int) -> list[str]:
-        nonlocal followed
-        async with kit.realtime.subscribe(channels[number]) as events:
-            followed += 1
-            return await hear_through(events, 2)
+        nonlocal following_now
+        async with followed(kit, channels[number]) as events:
+            following_now += 1
+            return await hear_through(events, 2, timeout_s=120)
 
     following = [asyncio.create_task(follow(number)) for number in range(count)]
-    await until(lambda: followed == count, timeout_s=60)
-    await gather_some(say(other_kit, "1", channel=channel) for channel in channels[: count // 2])
+    await until(lambda: following_now == count, timeout_s=120)
+    await gather_some(tell(other_kit, "1", channel) for channel in channels[: count // 2])
     for client in await other_kit.redis.client.client_list():
         if client["name"].endswith("-listener"):
             await other_kit.redis.client.client_kill_filter(_id=client["id"])
-    await gather_some(say(other_kit, "2", channel=channel) for channel in channels[: count // 2])
+    await gather_some(tell(other_kit, "2", channel) for channel in channels[: count // 2])
     assert await asyncio.gather(*following) == [["1", "2"]] * count
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from app.state.shared_loads import SharedLoads
+from app.state.shared_loads import SharedLoads as Shared
 from tests.state.cached_things import Source
 from tests.waiting import until
 
@@ -12,7 +12,7 @@ async def begun(source: Source, loads: int) -> None:
 
 
 async def test_any_number_who_wait_share_the_load_that_begins_next() -> None:
-    shared, source = SharedLoads(), Source(b"1")
+    shared, source = Shared(), Source(b"1")
     source.goes_on.clear()
     first = asyncio.create_task(shared.load("a", source.load))
     await begun(source, 1)
@@ -27,7 +27,7 @@ async def test_any_number_who_wait_share_the_load_that_begins_next() -> None:
 
 
 async def test_names_do_not_wait_for_each_other() -> None:
-    shared, stuck, free = SharedLoads(), Source(), Source(b"free")
+    shared, stuck, free = Shared(), Source(), Source(b"free")
     stuck.goes_on.clear()
     waiting = asyncio.create_task(shared.load("a", stuck.load))
     await begun(stuck, 1)
@@ -37,7 +37,7 @@ async def test_names_do_not_wait_for_each_other() -> None:
 
 
 async def test_a_caller_who_leaves_does_not_take_the_others_along() -> None:
-    shared, source = SharedLoads(), Source(b"1")
+    shared, source = Shared(), Source(b"1")
     source.goes_on.clear()
     leaving = asyncio.create_task(shared.load("a", source.load))
     await begun(source, 1)
@@ -54,7 +54,7 @@ async def test_a_caller_who_leaves_does_not_take_the_others_along() -> None:
 
 
 async def test_a_failure_is_everybodys_who_waited_and_nobodys_who_comes_later() -> None:
-    shared, source = SharedLoads(), Source(b"1")
+    shared, source = Shared(), Source(b"1")
     source.error = RuntimeError("no")
     source.goes_on.clear()
     asking = [asyncio.create_task(shared.load("a", source.load)) for _ in range(20)]
