@@ -16,6 +16,7 @@ from app.core.settings import Settings, Tier
 from app.core.tokens import AccessTokens
 from app.state.accounts import Accounts
 from app.state.api_keys import ApiKeys
+from app.state.cache import Cache
 from app.state.hot import HotCopies
 from app.state.indexes import ensure_indexes
 from app.state.locks import Locks
@@ -23,6 +24,7 @@ from app.state.logins import Logins
 from app.state.mongo import MongoStore
 from app.state.principals import Principals
 from app.state.rate_limits import Rate, RateLimits, parse_rate
+from app.state.realtime import Realtime
 from app.state.redis import RedisStore
 from app.state.sessions import Sessions
 from app.state.store_clock import StoreClock
@@ -49,6 +51,8 @@ class StateKit:
     api_keys: ApiKeys
     sessions: Sessions
     locks: Locks
+    cache: Cache
+    realtime: Realtime
 
 
 def tier_rates(settings: Settings) -> Mapping[Tier, Rate]:
@@ -93,10 +97,13 @@ async def open_kit(
         api_keys=ApiKeys(mongo=mongo, hot=hot, clock=clock),
         sessions=Sessions(mongo=mongo, hot=hot, clock=clock),
         locks=Locks(mongo=mongo, clock=clock, metrics=metrics, holder=settings.replica_name),
+        cache=Cache(redis=redis, hot=hot, clock=clock, metrics=metrics),
+        realtime=Realtime(redis=redis, clock=clock, metrics=metrics),
     )
     try:
         async with asyncio.TaskGroup() as probes:
             tasks = [probes.create_task(mongo.probe_forever()), probes.create_task(hot.beat_forever())]
+            tasks.append(probes.create_task(kit.realtime.listen_forever()))
             try:
                 yield kit
             finally:
