@@ -12,6 +12,7 @@ from app.core.logging import configure_logging
 from app.core.metrics import Metrics
 from app.core.settings import Settings, SettingsError, load_settings
 from app.features.addresses.routes import router as addresses
+from app.features.admin.cluster_routes import router as cluster
 from app.features.auth.api_key_routes import router as api_keys
 from app.features.auth.routes import router as auth
 from app.features.bookings.draft_routes import router as drafts
@@ -54,7 +55,7 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
 
     api = Api(settings=chosen, metrics=metrics, clock=machine, lifespan=lifespan)
     api.include_router(operations)
-    for feature in (auth, api_keys, users, sessions, addresses, drafts, bookings):
+    for feature in (auth, api_keys, users, sessions, addresses, drafts, bookings, cluster):
         api.include_router(feature, prefix=chosen.base_path)
     if chosen.serves_docs:
         api.include_router(docs.router)
