@@ -65,8 +65,8 @@ class _Counts:
         self._name, self._help, self._labels = name, help_text, labels
         self.rows: dict[tuple[str, ...], int] = {}
 
-    def add(self, *labels: str) -> None:
-        self.rows[labels] = self.rows.get(labels, 0) + 1
+    def add(self, *labels: str, amount: int = 1) -> None:
+        self.rows[labels] = self.rows.get(labels, 0) + amount
 
     def family(self) -> Metric:
         family = CounterMetricFamily(self._name, self._help, labels=self._labels)
@@ -109,6 +109,8 @@ class Metrics(Collector):
         self._realtime = _Counts(
             "cargoflow_realtime", "Events and subscriptions by kind of channel.", ("kind", "outcome")
         )
+        self._chat_runs = _Counts("cargoflow_chat_runs", "Runs by how they ended.", ("outcome",))
+        self._chat_tokens = _Counts("cargoflow_chat_tokens", "Tokens of language models.", ("kind",))
         self._limited = _Counts("cargoflow_rate_limited", "Requests refused by a rate limit.", ("policy",))
         self._logins = _Counts("cargoflow_logins", "Attempts to log in by outcome.", ("outcome",))
         self._locks = _Counts(
@@ -163,6 +165,14 @@ class Metrics(Collector):
         """
         self._realtime.add(kind, outcome)
 
+    def chat_run(self, outcome: str) -> None:
+        """Count a run that is `done`, `failed` or `stopped`."""
+        self._chat_runs.add(outcome)
+
+    def chat_tokens(self, kind: str, amount: int) -> None:
+        """Count tokens of a `prompt` or a `completion`."""
+        self._chat_tokens.add(kind, amount=amount)
+
     def rate_limited(self, policy: str) -> None:
         """Count one request refused by the limit called `policy`."""
         self._limited.add(policy)
@@ -216,6 +226,8 @@ class Metrics(Collector):
         ):
             yield counts.family()
         for counts in (self._cache_reads, self._cache_load_failures, self._realtime):
+            yield counts.family()
+        for counts in (self._chat_runs, self._chat_tokens):
             yield counts.family()
         tokens = GaugeMetricFamily(
             "cargoflow_lock_token_max", "The highest fencing token seen, by kind of lock.", labels=("kind",)

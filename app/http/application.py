@@ -44,6 +44,7 @@ _CORS_RESPONSE_HEADERS: Final = (
     "X-Request-ID",
     "X-Response-Time",
     "X-Run-ID",
+    "X-Session-ID",
 )
 _CORS_MAX_AGE_S: Final = 600
 

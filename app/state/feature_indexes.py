@@ -34,4 +34,16 @@ FEATURES: Final[Mapping[str, Sequence[IndexModel]]] = {
             name="one_default_a_user",
         ),
     ),
+    "conversations": (
+        IndexModel([("tenant_id", 1), ("user_id", 1), ("created_at", -1), ("_id", -1)], name="newest_first"),
+        # only what is there while a run is under way, or a stone is left
+        IndexModel([("run.id", 1)], unique=True, sparse=True),
+        IndexModel([("run.owner", 1)], sparse=True),
+        IndexModel([("run.lease_ends_at", 1)], sparse=True),
+        IndexModel([("deleted_at", 1)], sparse=True),
+    ),
+    "messages": (
+        IndexModel([("conversation_id", 1), ("turn", 1), ("n", 1)], unique=True, name="one_place_a_message"),
+        IndexModel([("run_id", 1)], unique=True, sparse=True, name="one_answer_a_run"),
+    ),
 }

@@ -127,6 +127,15 @@ class Realtime:
         position: str = last_id.decode()
         return position
 
+    async def discard(self, channel: Channel, *, epoch: int) -> None:
+        """Delete all events of the channel, and refuse lower epochs from now on.
+
+        Raises StaleEpochError, StoreUnavailableError.
+        """
+        arguments = (epoch, channel.kind.ttl_s * 1000)
+        if await self._redis.run(realtime_lua.DISCARD, _names(channel), arguments) == b"refused":
+            raise StaleEpochError
+
     async def read(self, channel: Channel, since: str, *, limit: int = PAGE_MAX) -> Page:
         """Return up to `limit` events after `since` (START for all there are), without waiting for more.
 

