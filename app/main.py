@@ -53,7 +53,10 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
             draining=app.state.draining.is_set,
         ) as kit:
             app.state.kit = kit
-            async with open_chat(kit, app.state.draining) as app.state.chat:
+            async with open_chat(kit, app.state.draining) as chat_of_replica:
+                app.state.chat = chat_of_replica
+                if chat_of_replica.provider is not None:
+                    app.state.optional_services["chat"] = chat_of_replica.provider
                 yield
 
     api = Api(settings=chosen, metrics=metrics, clock=machine, lifespan=lifespan)

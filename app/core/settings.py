@@ -87,6 +87,19 @@ class Settings(BaseSettings):
     limit_address: LimitText = "50/hour"
     limit_chat: LimitText = "30/minute"
 
+    chat_base_url: str = Field(default="", pattern=r"^(https?://[^\s?#]+)?$")
+    """An OpenAI-compatible endpoint, up to before `/chat/completions`; without one the built-in assistant
+    answers.
+    """
+    chat_api_key: SecretStr = SecretStr("")
+    chat_model: str = Field(default="", max_length=200)
+    chat_timeout_s: float = Field(default=20.0, gt=0, le=120)
+    """How long the model may be silent."""
+    chat_context_tokens: int = Field(default=8_000, ge=500)
+    """What of a conversation a model is sent, about."""
+    chat_concurrency: int = Field(default=64, ge=1, le=1000)
+    """Requests of one replica to the model at once."""
+
     public_url: str = "http://localhost:8080"
     """Where users reach the service; used in mails."""
     smtp_host: str = ""

@@ -53,7 +53,8 @@ class Api(FastAPI):
     """The application of one replica.
 
     `state.draining` is an asyncio.Event: set once the process was told to stop, for whoever holds connections
-    open. Routes are indexed when the first request comes in; those added later are not served.
+    open. `state.optional_services`: what `/ready` shows beside the stores, by name, each with its `health`.
+    Routes are indexed when the first request comes in; those added later are not served.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Api(FastAPI):
         self.state.settings = settings
         self.state.metrics = metrics
         self.state.draining = asyncio.Event()
+        self.state.optional_services = {}
         if settings.cors_origin:
             self.add_middleware(
                 CORSMiddleware,

@@ -17,7 +17,7 @@ STALE_AFTER_S = 5.0
 class StoreHealth:
     """One store, as of `age_ms` ago."""
 
-    status: Literal["pass", "fail"]
+    status: Literal["pass", "warn", "fail"]
     age_ms: int
     latency_ms: float | None
     detail: str

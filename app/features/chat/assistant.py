@@ -5,7 +5,7 @@ says in a few sentences what they returned. Whatever else it is asked, it says w
 question and the same results of tools give the same words, so a run that is taken over goes on with them.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final
 
 import orjson
@@ -33,14 +33,14 @@ class BuiltInAssistant:
 
     history_turns = 0
 
-    async def reply(self, prompt: Prompt) -> AsyncIterator[Part]:
-        """Yield calls of tools first, and a text once they have answered, word by word."""
+    async def reply(self, prompt: Prompt) -> AsyncGenerator[Part, None]:
+        """Yield calls of tools first, and a text once they have answered, line by line."""
         request = understand(prompt.question)
         if request.tool and not prompt.steps:
             arguments = orjson.dumps(request.arguments).decode()
             yield Calls((Call("call_1", request.tool, arguments),))
             return
-        text = _say(request, prompt)
+        text = _say(request, prompt).removeprefix(prompt.partial)
         for line in text.splitlines(keepends=True):
             yield line
 

@@ -2,7 +2,7 @@
 assistant.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -47,6 +47,12 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
 
+    def plus(self, other: "Usage") -> "Usage":
+        """Return the sum of both."""
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens, self.completion_tokens + other.completion_tokens
+        )
+
 
 Part: TypeAlias = str | Calls | Usage
 
@@ -57,11 +63,10 @@ class Model(Protocol):
     history_turns: int
     """How many earlier turns it looks at."""
 
-    def reply(self, prompt: Prompt) -> AsyncIterator[Part]:
-        """Yield text as it comes, at most one Calls at the end, and Usage if it is known.
+    def reply(self, prompt: Prompt) -> AsyncGenerator[Part, None]:
+        """Yield the text that follows `partial`, as it comes; at most one Calls, at the end; Usage if known.
 
-        After a `partial` it may go on where that ends, or say it all again from the start: `Continuation`
-        takes either. Raises ModelError.
+        Raises ModelError.
         """
         ...
 

@@ -8,6 +8,7 @@ is asked again is given the beginning of its own words and goes on from there.
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Any, Final
 
 import orjson
@@ -15,7 +16,7 @@ import orjson
 from app.core.errors import CargoFlowError, ValidationFailedError
 from app.features.chat.answer_stream import ANSWER_MAX_CHARACTERS, AnswerStream
 from app.features.chat.documents import Call, Step
-from app.features.chat.models import Calls, Continuation, Model, Prompt, Said, Usage
+from app.features.chat.models import Calls, Model, Prompt, Said, Usage
 from app.http import json_body
 from app.http.tools import Tool
 from app.state.kit import StateKit
@@ -70,23 +71,18 @@ class Turn:
             done.append(step)
 
     async def _speak(self, prompt: Prompt) -> tuple[Call, ...]:
-        new = Continuation(prompt.partial)
         calls: tuple[Call, ...] = ()
-        async for part in self._model.reply(prompt):
-            if isinstance(part, str):
-                self._write(new.feed(part))
-            elif isinstance(part, Calls):
-                calls = part.calls
-            else:
-                self.usage = Usage(
-                    self.usage.prompt_tokens + part.prompt_tokens,
-                    self.usage.completion_tokens + part.completion_tokens,
-                )
-        self._write(new.end())
+        async with aclosing(self._model.reply(prompt)) as parts:
+            async for part in parts:
+                if isinstance(part, str):
+                    self._out.write(part[: ANSWER_MAX_CHARACTERS - len(self._out.text)])
+                    if len(self._out.text) >= ANSWER_MAX_CHARACTERS:
+                        return ()
+                elif isinstance(part, Calls):
+                    calls = part.calls
+                else:
+                    self.usage = self.usage.plus(part)
         return calls
-
-    def _write(self, piece: str) -> None:
-        self._out.write(piece[: ANSWER_MAX_CHARACTERS - len(self._out.text)])
 
     async def _call(self, call: Call) -> str:
         """Return a tool's result, or what is wrong, as JSON: the model is to make the best of either."""

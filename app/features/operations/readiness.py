@@ -5,10 +5,12 @@
 | draining | fail | 503 |
 | MongoDB gone, or its probe too old | fail | 503 |
 | Redis gone, or its probe too old | warn | 200: reads go to MongoDB, limits are local |
-| both answer | pass | 200 |
+| another service gone (the chat's model) | warn | 200: only what needs it fails |
+| all answer | pass | 200 |
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, Protocol
 
 from app.core.errors import DrainingError
@@ -50,9 +52,12 @@ class ReadinessReport:
         return document
 
 
-def assess(*, mongo: HasHealth, redis: HasHealth, draining: bool) -> ReadinessReport:
-    """Judge by the table above."""
-    checks = {"mongo": mongo.health, "redis": redis.health}
+def assess(
+    *, mongo: HasHealth, redis: HasHealth, draining: bool, optional: Mapping[str, HasHealth]
+) -> ReadinessReport:
+    """Judge by the table above; `optional` are services by name that a replica can do without."""
+    others = {name: _at_worst_warn(service.health) for name, service in optional.items()}
+    checks = {"mongo": mongo.health, "redis": redis.health, **others}
     if draining:
         return ReadinessReport(
             "fail", checks, DrainingError.code, "This replica is shutting down.", _RETRY_AFTER_DRAINING_S
@@ -61,4 +66,9 @@ def assess(*, mongo: HasHealth, redis: HasHealth, draining: bool) -> ReadinessRe
         return ReadinessReport(
             "fail", checks, "store_unavailable", "This replica can't reach MongoDB.", _RETRY_AFTER_STORE_S
         )
-    return ReadinessReport("pass" if checks["redis"].status == "pass" else "warn", checks)
+    all_pass = all(check.status == "pass" for check in checks.values())
+    return ReadinessReport("pass" if all_pass else "warn", checks)
+
+
+def _at_worst_warn(health: StoreHealth) -> StoreHealth:
+    return health if health.status == "pass" else replace(health, status="warn")

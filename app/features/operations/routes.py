@@ -46,7 +46,13 @@ async def health(request: Request) -> Response:
 )
 async def ready(request: Request, kit: Kit) -> Response:
     """Answer from memory what the background probes saw last: 200 for `pass` and `warn`, 503 for `fail`."""
-    report = assess(mongo=kit.mongo, redis=kit.redis, draining=request.app.state.draining.is_set())
+    state = request.app.state
+    report = assess(
+        mongo=kit.mongo,
+        redis=kit.redis,
+        draining=state.draining.is_set(),
+        optional=state.optional_services,
+    )
     headers = _NO_STORE
     if report.status == "fail":
         headers = {**headers, "Retry-After": str(report.retry_after_s)}

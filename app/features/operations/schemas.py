@@ -18,7 +18,7 @@ class Health(ResponseModel):
 class Check(ResponseModel):
     """One dependency, as a background probe saw it last."""
 
-    status: Literal["pass", "fail"]
+    status: Literal["pass", "warn", "fail"]
     age_ms: int
     """How long ago the probe finished."""
     latency_ms: float | None

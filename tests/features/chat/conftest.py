@@ -1,10 +1,14 @@
 """A client of an application, and a user to talk to it as."""
 
+from collections.abc import Awaitable, Callable
+from typing import Any
+
 import httpx
 import pytest
 from fastapi import FastAPI
 
 from app.state.kit import StateKit
+from tests.features.bookings.shipments import shipment
 from tests.state.people import Person, new_person
 
 
@@ -26,3 +30,17 @@ async def api(client: httpx.AsyncClient, me: Person) -> httpx.AsyncClient:
     client.base_url = httpx.URL("http://cargoflow.test/api/v1")
     client.headers.update(me.headers)
     return client
+
+
+@pytest.fixture
+async def booking_of(client: httpx.AsyncClient) -> Callable[[Person], Awaitable[dict[str, Any]]]:
+    """Return a function that books something for a person."""
+
+    async def book(person: Person) -> dict[str, Any]:
+        url = "http://cargoflow.test/api/v1/bookings"
+        answer = await client.post(url, json=shipment(), headers=person.headers)
+        assert answer.status_code == 201, answer.text
+        made: dict[str, Any] = answer.json()
+        return made
+
+    return book
