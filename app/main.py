@@ -17,7 +17,9 @@ from app.features.auth.api_key_routes import router as api_keys
 from app.features.auth.routes import router as auth
 from app.features.bookings.draft_routes import router as drafts
 from app.features.bookings.routes import router as bookings
-from app.features.chat.chat import open_chat
+from app.features.chat.chat import TOOLS, open_chat
+from app.features.chat.mcp import open_mcp
+from app.features.chat.mcp import router as mcp
 from app.features.chat.routes import router as chat
 from app.features.operations import docs
 from app.features.operations.routes import router as operations
@@ -53,16 +55,18 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
             draining=app.state.draining.is_set,
         ) as kit:
             app.state.kit = kit
-            async with open_chat(kit, app.state.draining) as chat_of_replica:
-                app.state.chat = chat_of_replica
-                if chat_of_replica.provider is not None:
-                    app.state.optional_services["chat"] = chat_of_replica.provider
+            async with (
+                open_chat(kit, app.state.draining) as app.state.chat,
+                open_mcp(kit, TOOLS) as app.state.mcp,
+            ):
+                app.state.optional_services = app.state.chat.services
                 yield
 
     api = Api(settings=chosen, metrics=metrics, clock=machine, lifespan=lifespan)
     api.include_router(operations)
     for feature in (auth, api_keys, users, sessions, addresses, drafts, bookings, chat, cluster):
         api.include_router(feature, prefix=chosen.base_path)
+    api.include_router(mcp)
     if chosen.serves_docs:
         api.include_router(docs.router)
     return api

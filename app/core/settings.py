@@ -77,6 +77,8 @@ class Settings(BaseSettings):
 
     cors_origin: Annotated[tuple[str, ...], NoDecode] = ()
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    server_names: Annotated[tuple[str, ...], NoDecode] = ()
+    """Hosts that MCP clients may name besides localhost and that of PUBLIC_URL."""
 
     limit_auth: LimitText = "5/15minutes"
     limit_auth_email: LimitText = "20/15minutes"
@@ -117,6 +119,11 @@ class Settings(BaseSettings):
             if isinstance(value, str)
             else value
         )
+
+    @field_validator("server_names", mode="before")
+    @classmethod
+    def _split_by_blanks(cls, value: object) -> object:
+        return tuple(value.split()) if isinstance(value, str) else value
 
     @field_validator("cors_origin")
     @classmethod

@@ -34,6 +34,11 @@ class Chat:
     provider: Provider | None
     """None: the built-in assistant answers."""
 
+    @property
+    def services(self) -> dict[str, Provider]:
+        """What `/ready` shows of it."""
+        return {} if self.provider is None else {"chat": self.provider}
+
 
 @asynccontextmanager
 async def open_chat(kit: StateKit, draining: asyncio.Event) -> AsyncIterator[Chat]:
