@@ -1,4 +1,5 @@
-"""One worker process (`python -m app.worker`): delivers mails, and frees what dead holders of locks left.
+"""One worker process (`python -m app.worker`): delivers mails, frees what dead holders of locks left, and
+removes expired idempotency keys.
 
 On SIGTERM or SIGINT it finishes the mail it is at and exits 0. With a store gone it waits and tries again.
 Any number of workers share the work. A wrong environment is one line on stderr and exit status 78.
@@ -27,8 +28,11 @@ POLL_INTERVAL_S: Final = 1.0
 
 async def work(settings: Settings, stop: asyncio.Event) -> None:
     """Deliver mails that are due, and sweep locks, until `stop` is set."""
-    async with open_kit(settings) as kit, asyncio.TaskGroup() as tasks:
-        sweeping = tasks.create_task(kit.locks.sweep_forever())
+    async with open_kit(settings, kind="worker", draining=stop.is_set) as kit, asyncio.TaskGroup() as tasks:
+        tidying = [
+            tasks.create_task(kit.locks.sweep_forever()),
+            tasks.create_task(kit.idempotency.forget_expired_forever()),
+        ]
         postman = Postman(kit)
         _log.info("worker_started")
         while not stop.is_set():
@@ -38,7 +42,8 @@ async def work(settings: Settings, stop: asyncio.Event) -> None:
                 found = False
             if not found:
                 await _pause(stop)
-        sweeping.cancel()
+        for task in tidying:
+            task.cancel()
         _log.info("worker_stopped")
 
 

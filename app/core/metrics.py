@@ -114,6 +114,11 @@ class Metrics(Collector):
         self._locks = _Counts(
             "cargoflow_locks", "Locks by kind and what became of them.", ("kind", "outcome")
         )
+        self._idempotent = _Counts(
+            "cargoflow_idempotent_requests",
+            "Requests with an Idempotency-Key: first, replayed, reused or in_flight.",
+            ("outcome",),
+        )
         self._lock_tokens: dict[str, int] = {}
         self._breakers: dict[str, bool] = {}
         self._pools: dict[str, PoolReader] = {}
@@ -174,6 +179,10 @@ class Metrics(Collector):
         self._locks.add(kind, outcome)
         self._lock_tokens[kind] = max(token, self._lock_tokens.get(kind, 0))
 
+    def idempotent(self, outcome: str) -> None:
+        """Count one request with an Idempotency-Key: `first`, `replayed`, `reused` or `in_flight`."""
+        self._idempotent.add(outcome)
+
     def collect_pool(self, store: str, reader: PoolReader) -> None:
         """Show a connection pool: `reader` is asked at every scrape."""
         self._pools[store] = reader
@@ -181,6 +190,11 @@ class Metrics(Collector):
     def collect_in_flight(self, reader: Callable[[], int]) -> None:
         """Show how many requests are under way: `reader` is asked at every scrape."""
         self._in_flight = reader
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are under way."""
+        return self._in_flight()
 
     def exposition(self) -> bytes:
         """Render everything in the text format that CONTENT_TYPE names."""
@@ -192,7 +206,14 @@ class Metrics(Collector):
         yield self._totals()
         yield GaugeMetricFamily("cargoflow_http_in_flight", "Requests under way.", value=self._in_flight())
         yield self._commands.family()
-        for counts in (self._slow, self._hot_reads, self._limited, self._logins, self._locks):
+        for counts in (
+            self._slow,
+            self._hot_reads,
+            self._limited,
+            self._logins,
+            self._locks,
+            self._idempotent,
+        ):
             yield counts.family()
         for counts in (self._cache_reads, self._cache_load_failures, self._realtime):
             yield counts.family()

@@ -10,6 +10,7 @@ from app.features.users.schemas import NewUser, TenantChanges, TenantOut, UserCh
 from app.http.admission import Admin, Kit, requires
 from app.http.cached import cached
 from app.http.etags import IfMatch, WriteCondition, etag
+from app.http.idempotency import KeyedCall, created, keyed_caller
 from app.http.paging import LIMIT_DEFAULT, PageCursor, PageLimit, decode_cursor, page_of
 from app.http.responses import JsonResponse
 from app.http.routing import ApiRouter
@@ -20,23 +21,28 @@ from app.state.principals import Principal
 
 router = ApiRouter(tags=["Users"])
 
+KeyedAdmin = Annotated[KeyedCall, Depends(keyed_caller("admin", within="users"))]
 Staff = Annotated[Principal, Depends(requires("admin", "dispatcher", "underwriter"))]
 
 
 @router.post("/users", status_code=201, response_model=UserOut, summary="Add a user")
-async def create_user(body: NewUser, kit: Kit, caller: Admin) -> Response:
+async def create_user(body: NewUser, kit: Kit, call: KeyedAdmin) -> Response:
     """Add a user to the caller's tenant. `409 email_taken` if the address is a user's already."""
-    account = await service.create_user(
-        kit,
-        tenant_id=caller.tenant_id,
-        email=body.email,
-        name=body.name,
-        role=body.role,
-        password=body.password,
+    location = f"{kit.settings.base_path}/users"
+    return await call.once(
+        lambda keyed: service.create_user(
+            kit,
+            tenant_id=call.principal.tenant_id,
+            email=body.email,
+            name=body.name,
+            role=body.role,
+            password=body.password,
+            keyed=keyed,
+        ),
+        answer_of=lambda account: created(
+            _shown(account), location=f"{location}/{account.id}", version=account.version
+        ),
     )
-    response = _user(account, status_code=201)
-    response.headers["Location"] = f"{kit.settings.base_path}/users/{account.id}"
-    return response
 
 
 @router.get("/users", response_model=Page[UserOut], summary="List users")
@@ -96,8 +102,8 @@ async def change_tenant(body: TenantChanges, kit: Kit, caller: Admin, if_match: 
     return JsonResponse(tenant_settings.encode(tenant), headers={"ETag": etag(tenant.version)})
 
 
-def _user(account: Account, *, status_code: int = 200) -> Response:
-    return JsonResponse(_shown(account), status_code=status_code, headers={"ETag": etag(account.version)})
+def _user(account: Account) -> Response:
+    return JsonResponse(_shown(account), headers={"ETag": etag(account.version)})
 
 
 def _shown(account: Account) -> UserOut:
