@@ -25,7 +25,7 @@ KEEP_ALIVE_S: Final = 75
 """Longer than the balancer keeps idle connections (60 s): we never close one that it is about to use."""
 WEBSOCKET_PING_S: Final = 30
 WEBSOCKET_MESSAGE_MAX_BYTES: Final = 1024 * 1024
-_BACKLOG: Final = 2048
+BACKLOG: Final = 2048
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -78,7 +78,7 @@ def server_config(api: Api, settings: Settings) -> uvicorn.Config:
         ws_max_size=WEBSOCKET_MESSAGE_MAX_BYTES,
         ws_ping_interval=WEBSOCKET_PING_S,
         lifespan="on",
-        backlog=_BACKLOG,
+        backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.drain_timeout_s,
         access_log=False,
