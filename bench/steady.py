@@ -13,6 +13,7 @@ from bench.carts import make_carts
 from bench.measure import MeasurementError
 from bench.rig import Target
 from bench.scenario import World
+from bench.steady_client import RAMP_S
 
 USERS = 1000
 NAME = "steady"
@@ -85,7 +86,7 @@ async def _run_client(file: Path, seconds: int) -> bytes:
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(seconds + _GRACE_S):
+        async with asyncio.timeout(RAMP_S + seconds + _GRACE_S):
             output, complaints = await client.communicate()
     finally:
         if client.returncode is None:

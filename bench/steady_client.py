@@ -1,7 +1,8 @@
 """Many users who each ask once a second: `python -m bench.steady_client FILE`, a process of its own.
 
 FILE is JSON: {"host", "port", "seconds", "users": [[token, session id], …]}. Every user has a connection and
-a fixed moment within the second. A latency counts from the moment a request was *due*, so a server that
+a fixed moment within the second. They join one after another over RAMP_S, which is not measured; then they
+all ask for `seconds`. A latency counts from the moment a request was *due*, so a server that
 stalls can't hide it by keeping the users from asking. One request in ten merges something into the session,
 the others read it. Prints {"requests", "errors", "p50_ms", "p95_ms", "p99_ms", "max_ms"}; `errors` are
 answers other than 200, connections that broke, and requests without an answer PATIENCE_S after the end.
@@ -10,6 +11,7 @@ answers other than 200, connections that broke, and requests without an answer P
 import asyncio
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from statistics import quantiles
 from typing import Any, cast
@@ -17,6 +19,7 @@ from typing import Any, cast
 import httptools
 import uvloop
 
+RAMP_S = 15
 PATIENCE_S = 10
 _WRITE_EVERY = 10
 _OK = 200
@@ -37,13 +40,17 @@ class User(asyncio.Protocol):
         self._due_s: list[float] = []
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
+        self._measured_s = 0.0
         self.latencies_s: list[float] = []
         self.errors = 0
 
-    def ask_every_second(self, first_s: float, seconds: int) -> None:
-        """Ask `seconds` times, first at this moment of the loop's clock."""
-        for second in range(seconds):
-            self._loop.call_at(first_s + second, self._ask, first_s + second)
+    def ask_every_second(self, first_s: float, *, measured_s: float, until_s: float) -> None:
+        """Ask from one moment of the loop's clock to another; latencies are kept from `measured_s` on."""
+        self._measured_s = measured_s
+        due_s = first_s
+        while due_s < until_s:
+            self._loop.call_at(due_s, self._ask, due_s)
+            due_s += 1
 
     @property
     def unanswered(self) -> int:
@@ -66,7 +73,9 @@ class User(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Note an answer, and ask at once what has become due meanwhile."""
-        self.latencies_s.append(self._loop.time() - self._due_s.pop(0))
+        due_s = self._due_s.pop(0)
+        if due_s >= self._measured_s:
+            self.latencies_s.append(self._loop.time() - due_s)
         self.errors += self._parser.get_status_code() != _OK
         self._parser = httptools.HttpResponseParser(self)
         if self._due_s:
@@ -92,13 +101,16 @@ async def _run(plan: dict[str, Any]) -> dict[str, float]:
     users = []
     for number, (token, session_id) in enumerate(plan["users"]):
         user = User(number, host, token, session_id)
-        await loop.create_connection(lambda user=user: user, plan["host"], plan["port"])
         users.append(user)
-    first_s = loop.time() + 1
+        await loop.create_connection(partial(users.__getitem__, number), plan["host"], plan["port"])
+    begin_s = loop.time() + 1
+    measured_s = begin_s + RAMP_S
+    until_s = measured_s + plan["seconds"]
     for number, user in enumerate(users):
-        user.ask_every_second(first_s + number / len(users), plan["seconds"])
-    await asyncio.sleep(1 + plan["seconds"] + 1)
-    over_s = loop.time() + PATIENCE_S
+        joins_s = begin_s + RAMP_S * number / len(users)
+        user.ask_every_second(joins_s, measured_s=measured_s, until_s=until_s)
+    await asyncio.sleep(until_s - loop.time())
+    over_s = until_s + PATIENCE_S
     while any(user.unanswered for user in users) and loop.time() < over_s:  # noqa: ASYNC110  # users tell nobody
         await asyncio.sleep(0.1)
     latencies_s = [latency for user in users for latency in user.latencies_s]
