@@ -9,6 +9,7 @@ uvicorn itself closes the listener at the first signal, and would end by raising
 """
 
 import asyncio
+import gc
 import signal
 import socket
 from collections.abc import Iterator
@@ -93,6 +94,9 @@ def serve(api: Api, settings: Settings) -> None:
 
     Raises ListenError before anything is started. When the application can't start, the process exits with 3.
     """
+    # What exists by now stays; a collector that walks it again and again would take a busy replica's time.
+    gc.collect()
+    gc.freeze()
     server = Server(server_config(api, settings), draining=api.state.draining, grace_s=settings.drain_grace_s)
     with bound_socket(settings.host, settings.port) as listener:
         server.run(sockets=[listener])
