@@ -59,6 +59,8 @@ class AutoPipeline:
         if self._sending is not None:
             self._sending.cancel()
             await asyncio.wait({self._sending})
+        for _, reply in self._queue:
+            reply.cancel()
         await self._connection.disconnect()
 
     async def _send_queued(self) -> None:
