@@ -98,17 +98,15 @@ class User(asyncio.Protocol):
 async def _run(plan: dict[str, Any]) -> dict[str, float]:
     loop = asyncio.get_running_loop()
     host = f"{plan['host']}:{plan['port']}"
-    users = []
-    for number, (token, session_id) in enumerate(plan["users"]):
-        user = User(number, host, token, session_id)
-        users.append(user)
-        await loop.create_connection(partial(users.__getitem__, number), plan["host"], plan["port"])
-    begin_s = loop.time() + 1
+    users = [User(number, host, *row) for number, row in enumerate(plan["users"])]
+    begin_s = loop.time()
     measured_s = begin_s + RAMP_S
     until_s = measured_s + plan["seconds"]
     for number, user in enumerate(users):
         joins_s = begin_s + RAMP_S * number / len(users)
-        user.ask_every_second(joins_s, measured_s=measured_s, until_s=until_s)
+        await asyncio.sleep(joins_s - loop.time())  # a connection that asks nothing for long is closed
+        await loop.create_connection(partial(users.__getitem__, number), plan["host"], plan["port"])
+        user.ask_every_second(loop.time(), measured_s=measured_s, until_s=until_s)
     await asyncio.sleep(until_s - loop.time())
     over_s = until_s + PATIENCE_S
     while any(user.unanswered for user in users) and loop.time() < over_s:  # noqa: ASYNC110  # users tell nobody

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from bench.steady import Steady
 
 _APT_TIMEOUT_S = 300
-_TABLE_WIDTH = 100
 
 Scenarios = Annotated[
     list[str] | None,
@@ -193,15 +192,16 @@ def _show(out: Console, report: "Report") -> None:
     size = f"{plan.connections} connections, {plan.users} users, {plan.replicas} replicas"
     if report.results:
         title = f"Medians of {plan.rounds} rounds of {plan.seconds} s each; {size}"
-        out.print(_table(report, title), width=max(out.width, _TABLE_WIDTH))
+        out.print(_table(report, title))
+        out.print("Latencies in ms; CPU-seconds of all replicas a thousand requests, and as so many floors.")
     if report.steady is not None:
         _show_steady(out, report.steady)
 
 
 def _table(report: "Report", title: str) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("scenario", no_wrap=True)
-    for heading in ("requests/s", "p50 ms", "p95 ms", "p99 ms", "errors", "CPU s / 1,000", "floors", "bar"):
+    for heading in ("req/s", "p50", "p95", "p99", "errors", "CPU", "floors", "bar"):
         table.add_column(heading, justify="right", no_wrap=True)
     for result in report.results:
         scenario = result.scenario
