@@ -135,14 +135,14 @@ class HotCopies:
         self._generations_owed = 0
         self._uncounted: Counter[str] = Counter()
         self._process = secrets.token_hex(8)
-        self._reads = count()
+        self._nonces = count()
 
     def new_nonce(self) -> str:
-        """Return what tells one read from all others, of any process: the name its lease will have.
+        """Return what tells one read or write from all others, of any process: it names leases and barriers.
 
-        A random part and a count, since asking the kernel for randomness on each read costs 3 µs.
+        A random part and a count: asking the kernel each time costs 3 µs, and the GIL for a moment.
         """
-        return f"{self._process}.{next(self._reads)}"
+        return f"{self._process}.{next(self._nonces)}"
 
     async def read(self, name: str, *, claim: bool = True) -> HotRead:
         """Return the copy of `name`, a tombstone, or a miss, perhaps with a lease to fill. Never raises for
@@ -203,7 +203,7 @@ class HotCopies:
         other way the outcome is unknown, and a write that timed out may land later: the barrier stays until
         it expires.
         """
-        nonce = secrets.token_hex(8)
+        nonce = self.new_nonce()
         names = (keys.GENERATION, keys.hot_copy(name), keys.hot_guard(name))
         protected = True
         try:
