@@ -18,6 +18,11 @@ from app.state.accounts import Accounts
 from app.state.api_keys import ApiKeys
 from app.state.hot import HotCopies
 from app.state.indexes import ensure_indexes
+from app.state.job_desk import JobDesk
+from app.state.job_index import JobIndex
+from app.state.job_pauses import JobPauses
+from app.state.job_tally import JobTally
+from app.state.jobs import Jobs
 from app.state.locks import Locks
 from app.state.logins import Logins
 from app.state.mongo import MongoStore
@@ -49,6 +54,11 @@ class StateKit:
     api_keys: ApiKeys
     sessions: Sessions
     locks: Locks
+    jobs: Jobs
+    job_index: JobIndex
+    job_pauses: JobPauses
+    job_desk: JobDesk
+    job_tally: JobTally
 
 
 def tier_rates(settings: Settings) -> Mapping[Tier, Rate]:
@@ -76,6 +86,8 @@ async def open_kit(
         redis=redis, mongo=mongo, hot=hot, limits=limits, clock=clock, tiers=tier_rates(settings)
     )
     passwords = Passwords()
+    job_index = JobIndex(redis)
+    job_tally = JobTally(redis=redis, index=job_index, clock=clock, metrics=metrics)
     kit = StateKit(
         settings=settings,
         metrics=metrics,
@@ -93,10 +105,19 @@ async def open_kit(
         api_keys=ApiKeys(mongo=mongo, hot=hot, clock=clock),
         sessions=Sessions(mongo=mongo, hot=hot, clock=clock),
         locks=Locks(mongo=mongo, clock=clock, metrics=metrics, holder=settings.replica_name),
+        jobs=Jobs(mongo=mongo, index=job_index, clock=clock),
+        job_index=job_index,
+        job_pauses=JobPauses(mongo=mongo, index=job_index, clock=clock),
+        job_desk=JobDesk(mongo=mongo, index=job_index, clock=clock),
+        job_tally=job_tally,
     )
     try:
         async with asyncio.TaskGroup() as probes:
-            tasks = [probes.create_task(mongo.probe_forever()), probes.create_task(hot.beat_forever())]
+            tasks = [
+                probes.create_task(mongo.probe_forever()),
+                probes.create_task(hot.beat_forever()),
+                probes.create_task(job_tally.look_forever()),
+            ]
             try:
                 yield kit
             finally:

@@ -8,10 +8,10 @@ from typing import Any
 
 import httpx
 import pytest
+from app.state.mail_outbox import ATTEMPTS_MAX, Outbox
 
 from app.features.auth.mail import Postman
 from app.state.kit import StateKit
-from app.state.mail_outbox import ATTEMPTS_MAX, Outbox
 from tests.features.auth.calls import EMAIL, PASSWORD, log_in, me, refresh, register
 from tests.features.auth.mail_server import MailServer, running_mail_server
 
