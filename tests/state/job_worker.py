@@ -2,8 +2,8 @@
 
 Types: `test.count` adds one to `effects`, by the payload's `n`, and completes, in one transaction;
 `test.slow` does so after a while; `test.poison` kills its worker; `test.held` writes in its commit, says
-`written ID`, and waits for a line on stdin before that may go on, then says how it ended. With EVERY_S there
-is a schedule, whose ticks are counted in `effects` as well.
+`written ID`, and waits for the first line on stdin before that may go on, then says how it ended. With
+EVERY_S there is a schedule, whose ticks are counted in `effects` as well.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from app.state.job_run import Handler, JobLostError, Run
 from app.state.job_worker import work_on_jobs
 from app.state.kit import StateKit, open_kit
 from app.state.schedule import COLLECTION, Scheduled
-from tests.state.lock_helper import said_on_stdin, say
+from tests.state.lock_helper import say
 
 LEASE_S = 2.0
 QUICK = {"lease_s": LEASE_S, "backoff_first_s": 0.2, "backoff_longest_s": 1.0, "concurrency": 8}
@@ -39,6 +39,8 @@ async def count(kit: StateKit, run: Run) -> None:
 
 def handlers(kit: StateKit) -> list[Handler]:
     """Return the handlers that tests use."""
+    go_on = asyncio.Event()
+    asyncio.get_running_loop().add_reader(sys.stdin, go_on.set)
 
     async def counting(run: Run) -> None:
         await count(kit, run)
@@ -57,7 +59,7 @@ def handlers(kit: StateKit) -> list[Handler]:
                 {"_id": run.job.id}, {"$inc": {"count": 1}}, upsert=True, session=session
             )
             say(f"written {run.job.id}")
-            await said_on_stdin()
+            await go_on.wait()
 
         # in a task of its own, which the lost lease does not cancel: nothing but MongoDB stops it
         await asyncio.shield(asyncio.create_task(commit(run, work)))
@@ -74,7 +76,7 @@ def handlers(kit: StateKit) -> list[Handler]:
         Handler("test.count", counting, **QUICK),
         Handler("test.slow", slow, **QUICK),
         Handler("test.poison", poison, crashes_max=3, **QUICK),
-        Handler("test.held", held, **QUICK),
+        Handler("test.held", held, lease_s=LEASE_S, backoff_first_s=600, concurrency=8),
     ]
 
 

@@ -6,6 +6,9 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from motor.motor_asyncio import AsyncIOMotorClient
 
 from app.core.settings import Settings
 from app.state.job_documents import Job
@@ -52,7 +55,7 @@ class WorkerProcess:
 
     def __init__(self, settings: Settings, name: str, *arguments: str, mongo_timeout_s: float = 2) -> None:
         self._settings = settings
-        self._name = name
+        self.name = name
         self._arguments = arguments
         self._mongo_timeout_s = mongo_timeout_s
         self._process: asyncio.subprocess.Process | None = None
@@ -74,7 +77,7 @@ class WorkerProcess:
             env={
                 **os.environ,
                 **as_environment(self._settings),
-                "REPLICA_NAME": self._name,
+                "REPLICA_NAME": self.name,
                 "MONGO_TIMEOUT_S": str(self._mongo_timeout_s),
             },
         )
@@ -102,7 +105,9 @@ class WorkerProcess:
 async def worker_processes(
     settings: Settings, count: int, *arguments: str, mongo_timeout_s: float = 2
 ) -> AsyncIterator[list[WorkerProcess]]:
-    """Start so many workers; end them with SIGKILL."""
+    """Start so many workers; end them with SIGKILL, and what they left open in transactions: on the local
+    engine, dropping a database waits for those forever.
+    """
     workers = [
         WorkerProcess(settings, f"worker-{n}", *arguments, mongo_timeout_s=mongo_timeout_s)
         for n in range(1, count + 1)
@@ -115,3 +120,8 @@ async def worker_processes(
         for worker in workers:
             if worker.alive:
                 await worker.end()
+        client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(
+            settings.mongodb_uri.get_secret_value()
+        )
+        await client.admin.command("killAllSessions", [])
+        client.close()
