@@ -13,6 +13,7 @@ from app.core.metrics import Metrics
 from app.core.settings import Settings, SettingsError, load_settings
 from app.features.auth.api_key_routes import router as api_keys
 from app.features.auth.routes import router as auth
+from app.features.jobs.routes import router as jobs
 from app.features.operations import docs
 from app.features.operations.routes import router as operations
 from app.features.sessions.routes import router as sessions
@@ -45,7 +46,7 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
 
     api = Api(settings=chosen, metrics=metrics, clock=machine, lifespan=lifespan)
     api.include_router(operations)
-    for feature in (auth, api_keys, users, sessions):
+    for feature in (auth, api_keys, users, sessions, jobs):
         api.include_router(feature, prefix=chosen.base_path)
     if chosen.serves_docs:
         api.include_router(docs.router)

@@ -10,6 +10,7 @@ from typing import Any
 
 from motor.motor_asyncio import AsyncIOMotorClient
 
+from app.core.errors import NotFoundError
 from app.core.settings import Settings
 from app.state.job_documents import Job
 from app.state.job_run import Handler
@@ -41,12 +42,13 @@ async def working(
 
 
 async def until_over(kit: StateKit, job_id: str, tenant_id: str = "", *, timeout_s: float = 30) -> Job:
-    """Return the job once it is completed or dead."""
+    """Return the job once it is there, and completed or dead."""
     async with asyncio.timeout(timeout_s):
         while True:
-            job = await kit.jobs.get(tenant_id, job_id)
-            if job.state in {"completed", "dead"}:
-                return job
+            with suppress(NotFoundError):
+                job = await kit.jobs.get(tenant_id, job_id)
+                if job.state in {"completed", "dead"}:
+                    return job
             await asyncio.sleep(0.02)
 
 
