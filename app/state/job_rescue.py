@@ -53,12 +53,8 @@ class JobRescue:
         """Every RESCUE_S, free the jobs of dead workers. Runs in a worker's tasks."""
         while True:
             await asyncio.sleep(RESCUE_S * random.uniform(0.75, 1.25))  # noqa: S311  # spreads workers
-            try:
+            with suppress(StoreUnavailableError):
                 await self.rescue()
-            except StoreUnavailableError:
-                continue
-            except PyMongoError as error:
-                _log.error("jobs_not_rescued", extra={"reason": str(error)})
 
     async def rescue(self) -> None:
         """Count a crash for every job whose lease is over; free it, or give it up if there were too many."""
@@ -66,7 +62,10 @@ class JobRescue:
         async with self._mongo.guard("jobs.find_abandoned"):
             rows = await self._rows.find(over, {"payload": 0}).limit(_RESCUED_AT_ONCE).to_list(None)
         for row in rows:
-            await self._rescue(row)
+            try:
+                await self._rescue(row)
+            except PyMongoError as error:
+                _log.error("job_not_rescued", extra={"job_id": row["_id"], "reason": str(error)})
 
     async def _rescue(self, row: Document) -> None:
         handler = self._handlers.get(row["type"]) or Handler(row["type"], _nothing)

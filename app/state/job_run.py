@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
+import bson
 from pymongo.errors import PyMongoError
 
 from app.core.clock import Clock
@@ -24,6 +25,7 @@ from app.state.patience import Patience
 T = TypeVar("T")
 _RETRY_SHARE = 1 / 20
 """Of the lease, between tries to reach a MongoDB that is gone."""
+RESULT_MAX_BYTES = 64 * 1024
 
 Outcome = Literal["completed", "failed", "dead", "handed_back", "lost"]
 
@@ -75,6 +77,14 @@ class Handler:
         return backoff(tries, first_s=self.backoff_first_s, longest_s=self.backoff_longest_s)
 
 
+def check_result(result: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return what is to be kept of a job. Raises ValueError, or what BSON raises, for what can't be."""
+    size = 0 if result is None else len(bson.encode(result))
+    if size > RESULT_MAX_BYTES:
+        raise ValueError(f"a result may have {RESULT_MAX_BYTES} bytes, and this one has {size}")
+    return result
+
+
 class Run:
     """One try of one job. Made by a claim, of no use once `outcome` is set."""
 
@@ -121,7 +131,7 @@ class Run:
                     raise JobLostError
                 try:
                     async with self._mongo.guard("jobs.commit"):
-                        value = await self._transaction(work, transitions.completed(result))
+                        value = await self._transaction(work, transitions.completed(check_result(result)))
                 except PyMongoError as error:
                     if not error.has_error_label("TransientTransactionError"):
                         raise

@@ -26,7 +26,7 @@ from app.core.clock import Clock
 from app.core.errors import StoreUnavailableError
 from app.state.job_claims import JobClaims
 from app.state.job_index import JobIndex
-from app.state.job_run import GiveUpError, Handler, JobLostError, Run
+from app.state.job_run import GiveUpError, Handler, JobLostError, Run, check_result
 from app.state.job_tally import JobTally
 from app.state.mongo import Document
 
@@ -120,7 +120,11 @@ class JobRunner:
     async def _claim_and_start(self, rows: list[Document], tasks: asyncio.TaskGroup) -> int:
         claimed = []
         for row in rows:
-            run = await self._claims.claim(row)
+            try:
+                run = await self._claims.claim(row)
+            except (StoreUnavailableError, PyMongoError) as error:
+                _log.warning("job_not_claimed", extra={"job_id": row["_id"], "reason": str(error)})
+                break
             if run is not None:
                 claimed.append((row, run))
         await self._claims.claimed([row for row, _ in claimed])
@@ -167,6 +171,8 @@ class JobRunner:
             if not self._draining:
                 raise
             await run.hand_back()
+        except Exception:  # noqa: BLE001  # the others must go on; this one's lease runs out
+            _log.warning("job_not_settled", extra=fields, exc_info=True)
         finally:
             self._tally.took(run.job.type, self._clock.monotonic_s() - started_s)
         await self._finish(run, fields)
@@ -176,9 +182,14 @@ class JobRunner:
         limit = asyncio.timeout(run.handler.timeout_s)
         try:
             async with limit:
-                result = await run.handler.run(run)
+                result = check_result(await run.handler.run(run))
         except JobLostError:
             raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            await run.fail("error", _reason(error))  # it cancelled itself
         except GiveUpError as error:
             await run.fail("error", str(error), for_good=True)
         except TimeoutError as error:
@@ -210,5 +221,5 @@ class JobRunner:
             await self._claims.ended(run)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"

@@ -103,11 +103,12 @@ def _over(kept_days: int) -> Document:
 
 
 def _recorded(kind: str, message: str) -> Document:
+    storable = message.encode(errors="backslashreplace").decode()  # an error may quote half a character
     counter = "crashes" if kind == "crash" else "attempts"
     error = {
         "at": "$$NOW",
         "kind": kind,
-        "message": literal(message[:MESSAGE_MAX_CHARACTERS]),
+        "message": literal(storable[:MESSAGE_MAX_CHARACTERS]),
         "worker": "$worker",
     }
     return {

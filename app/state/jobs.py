@@ -128,12 +128,8 @@ class Jobs:
         """
         while True:
             for collection in collections:
-                try:
+                with suppress(StoreUnavailableError):
                     await self.relay_left(collection)
-                except StoreUnavailableError:
-                    continue
-                except PyMongoError as error:
-                    _log.error("outbox_not_relayed", extra={"collection": collection, "reason": str(error)})
             await asyncio.sleep(RELAY_S)
 
     async def relay_left(self, collection: str) -> None:
@@ -143,7 +139,11 @@ class Jobs:
             found = self._mongo.collection(collection).find(left, {"outbox": 1})
             documents = await found.limit(_RELAYED_AT_ONCE).to_list(None)
         for document in documents:
-            await self._relay(collection, document)
+            try:
+                await self._relay(collection, document)
+            except PyMongoError as error:
+                fields = {"collection": collection, "id": str(document["_id"]), "reason": str(error)}
+                _log.error("outbox_not_relayed", extra=fields)
 
     async def get(self, tenant_id: str, job_id: str) -> Job:
         """Return a job of the tenant. Raises NotFoundError."""

@@ -199,6 +199,35 @@ async def test_a_handler_that_takes_too_long_is_stopped(kit: StateKit) -> None:
     assert [error.kind for error in job.errors] == ["timeout", "timeout"]
 
 
+@pytest.mark.parametrize("result", [{"n": "x" * 70_000}, {"n": object()}, {"n": 1 << 80}])
+async def test_a_result_that_cannot_be_kept_fails_the_job_and_not_the_worker(
+    kit: StateKit, result: dict[str, Any]
+) -> None:
+    async def give(run: Run) -> dict[str, Any]:
+        return result if run.job.payload["n"] == 0 else {}
+
+    async with working(kit, handler(give, attempts_max=1)):
+        assert (await until_over(kit, await kit.jobs.enqueue(new(0)))).state == "dead"
+        assert (await until_over(kit, await kit.jobs.enqueue(new(1)))).state == "completed"
+
+
+async def test_whatever_a_handler_raises_fails_its_job_only(kit: StateKit) -> None:
+    raised = [
+        ValueError("half a character: \ud800"),
+        asyncio.CancelledError("by itself"),
+        KeyError(),
+        TimeoutError(),
+    ]
+
+    async def break_down(run: Run) -> None:
+        raise raised[run.job.payload["n"]]
+
+    ids = [await kit.jobs.enqueue(new(n)) for n in range(len(raised))]
+    async with working(kit, handler(break_down, attempts_max=1)):
+        jobs = [await until_over(kit, job_id) for job_id in ids]
+    assert [(job.state, job.errors[0].kind, job.crashes) for job in jobs] == [("dead", "error", 0)] * 4
+
+
 async def test_renewals_keep_a_job_that_takes_longer_than_its_lease(
     kit: StateKit, other_kit: StateKit
 ) -> None:
