@@ -32,9 +32,12 @@ DUE_TOLERANCE = timedelta(milliseconds=100)
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Rows that may be claimed, best first; `next_in_s`: when to look again (None: nobody knows)."""
+    """Rows that may be claimed, best first, of so many looked at; `next_in_s`: when more may be due (None:
+    nobody knows).
+    """
 
     rows: Sequence[Document]
+    looked_at: int
     next_in_s: float | None
 
 
@@ -70,15 +73,13 @@ class JobClaims:
         They are this worker's to try for a while, but not its own. Raises StoreUnavailableError without
         MongoDB.
         """
-        next_in_s = None
         try:
             taken = await self._index.take(room, limit=limit, now_ms=self._now_ms())
         except StoreUnavailableError:
             rows = await self._look_through_slices(room, limit)
-        else:
-            next_in_s = taken.next_in_s
-            rows = await self._load(taken.entries)
-        return Candidates(await self._without_paused(rows), next_in_s)
+            return Candidates(await self._without_paused(rows), len(rows), None)
+        rows = await self._without_paused(await self._load(taken.entries))
+        return Candidates(rows, len(taken.entries), taken.next_in_s)
 
     async def claim(self, row: Document) -> Run | None:
         """Make a job that was read as `row` this worker's, or return None if somebody was faster."""
@@ -173,7 +174,7 @@ class JobClaims:
                 break
         return rows
 
-    async def _without_paused(self, rows: Sequence[Document]) -> Sequence[Document]:
+    async def _without_paused(self, rows: list[Document]) -> list[Document]:
         if not rows:
             return rows
         paused = await self._pauses.active()

@@ -2,8 +2,8 @@
 
 Every worker looks at SLICES_A_LOOK of the SLICES each RECONCILE_S, for what a process left that died between
 insert and index, or could not reach Redis: it is found within SLICES / SLICES_A_LOOK seconds. An emptied
-Redis lacks the index's marker: then all slices are put in at once (about four seconds for 100,000 jobs on
-the local cluster's engine), in which time claims go on with what is there already.
+Redis lacks the index's marker: then all slices are put in at once, and claims go on with what is there
+already. For 100,000 jobs that took 22 s on the local cluster's engine, with others at work on two cores.
 """
 
 import asyncio

@@ -7,7 +7,7 @@ second, and a job waits for milliseconds.
 A job that was under way when a worker died may have killed it. It is tried alone: the worker finishes what it
 is at and takes nothing else until that job is over. One that kills its worker each time ends in the dead
 letter by itself; its neighbours of the first time don't. If the worker can't get free within ALONE_WAIT_S,
-another one may try.
+another one may try: such a job waits for a worker whose other jobs are short.
 
 Draining: nothing more is claimed; what runs may finish for a while, then it is cancelled and handed back,
 which counts as no try.
@@ -15,8 +15,8 @@ which counts as no try.
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 
@@ -59,9 +59,9 @@ class JobRunner:
         self._concurrency = concurrency
         self._running: dict[asyncio.Task[None], Run] = {}
         self._changed = asyncio.Event()
-        self._suspect: Document | None = None
-        """A job that may have killed a worker, which waits for this one to be free."""
-        self._suspect_until_s = 0.0
+        self._suspects: deque[Document] = deque()
+        """Jobs that may have killed a worker, which wait for this one to be free."""
+        self._suspects_until_s = 0.0
         self._draining = False
 
     async def run(self, stop: asyncio.Event, *, drain_timeout_s: float) -> None:
@@ -90,22 +90,19 @@ class JobRunner:
     async def _start_what_there_is(self, tasks: asyncio.TaskGroup) -> float:
         """Claim and start jobs, and return how long to wait for something to change."""
         try:
-            if self._suspect is not None:
-                return await self._try_suspect(self._suspect, tasks)
+            if self._suspects:
+                return await self._try_suspect(tasks)
             room = self._room()
             if not room:
                 return IDLE_S
-            limit = self._concurrency - len(self._running)
-            found = await self._claims.candidates(room, limit=limit)
-            innocent = [row for row in found.rows if not row["crashes"]]
-            for row in found.rows:
-                if row["crashes"]:
-                    await self._suspect_it(row)
-            started = await self._claim_and_start(innocent, tasks)
+            found = await self._claims.candidates(room, limit=self._concurrency - len(self._running))
+            self._suspects.extend(row for row in found.rows if row["crashes"])
+            self._suspects_until_s = self._clock.monotonic_s() + ALONE_WAIT_S
+            await self._claim_and_start([row for row in found.rows if not row["crashes"]], tasks)
         except (StoreUnavailableError, PyMongoError) as error:
             _log.warning("jobs_not_taken", extra={"reason": str(error)})
             return IDLE_S
-        if started or self._suspect is not None:
+        if found.looked_at:
             return 0.0
         return IDLE_S if found.next_in_s is None else min(IDLE_S, found.next_in_s)
 
@@ -117,47 +114,42 @@ class JobRunner:
         room = {name: handler.concurrency - busy[name] for name, handler in self._handlers.items()}
         return {name: free for name, free in room.items() if free > 0}
 
-    async def _claim_and_start(self, rows: list[Document], tasks: asyncio.TaskGroup) -> int:
-        claimed = []
-        for row in rows:
-            try:
+    async def _claim_and_start(self, rows: Sequence[Document], tasks: asyncio.TaskGroup) -> None:
+        """Claim these jobs and start those that were got, also when MongoDB is lost in between."""
+        claimed: list[tuple[Document, Run]] = []
+        try:
+            for row in rows:
                 run = await self._claims.claim(row)
-            except (StoreUnavailableError, PyMongoError) as error:
-                _log.warning("job_not_claimed", extra={"job_id": row["_id"], "reason": str(error)})
-                break
-            if run is not None:
-                claimed.append((row, run))
-        await self._claims.claimed([row for row, _ in claimed])
-        for _, run in claimed:
-            task = tasks.create_task(self._execute(run))
-            self._running[task] = run
-            task.add_done_callback(self._ended)
-        return len(claimed)
+                if run is not None:
+                    claimed.append((row, run))
+        finally:
+            await self._claims.claimed([row for row, _ in claimed])
+            for _, run in claimed:
+                task = tasks.create_task(self._execute(run))
+                self._running[task] = run
+                task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         del self._running[task]
         self._changed.set()
 
-    async def _suspect_it(self, row: Document) -> None:
-        """Keep one suspect to be tried alone; what else there is goes to others, or comes later."""
-        if self._suspect is None:
-            self._suspect = row
-            self._suspect_until_s = self._clock.monotonic_s() + ALONE_WAIT_S
-        else:
-            await self._claims.put_back(row, delay=_ALONE_AGAIN)
+    async def _try_suspect(self, tasks: asyncio.TaskGroup) -> float:
+        """Run a suspect if nothing else runs; leave them to others if that takes too long.
 
-    async def _try_suspect(self, row: Document, tasks: asyncio.TaskGroup) -> float:
-        """Run the suspect if nothing else runs; give it to others if that takes too long."""
+        Returns how long to wait for something to change.
+        """
         if not self._running:
-            self._suspect = None
-            await self._claim_and_start([row], tasks)
+            await self._claim_and_start([self._suspects.popleft()], tasks)
             return 0.0
-        left_s = self._suspect_until_s - self._clock.monotonic_s()
-        if left_s <= 0:
-            self._suspect = None
-            await self._claims.put_back(row, delay=_ALONE_AGAIN)
+        left_s = self._suspects_until_s - self._clock.monotonic_s()
+        if left_s <= 0 and not any(run.job.crashes for run in self._running.values()):
+            await self._leave_suspects(delay=_ALONE_AGAIN)
             return 0.0
-        return left_s
+        return max(left_s, IDLE_S)
+
+    async def _leave_suspects(self, *, delay: timedelta) -> None:
+        while self._suspects:
+            await self._claims.put_back(self._suspects.popleft(), delay=delay)
 
     async def _execute(self, run: Run) -> None:
         fields = {"job_id": run.job.id, "type": run.job.type, "epoch": run.job.epoch}
@@ -204,8 +196,7 @@ class JobRunner:
             await run.complete(result)
 
     async def _drain(self, timeout_s: float) -> None:
-        if self._suspect is not None:
-            await self._claims.put_back(self._suspect, delay=timedelta())
+        await self._leave_suspects(delay=timedelta())
         if self._running:
             await asyncio.wait(self._running, timeout=timeout_s)
         self._draining = True
