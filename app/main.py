@@ -11,6 +11,7 @@ from app.core.clock import Clock, SystemClock
 from app.core.logging import configure_logging
 from app.core.metrics import Metrics
 from app.core.settings import Settings, SettingsError, load_settings
+from app.features.admin.cluster_routes import router as cluster
 from app.features.auth.api_key_routes import router as api_keys
 from app.features.auth.routes import router as auth
 from app.features.jobs.routes import router as jobs
@@ -40,13 +41,19 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_kit(chosen, metrics=metrics, machine=machine) as kit:
+        async with open_kit(
+            chosen,
+            metrics=metrics,
+            machine=machine,
+            kind="replica",
+            draining=app.state.draining.is_set,
+        ) as kit:
             app.state.kit = kit
             yield
 
     api = Api(settings=chosen, metrics=metrics, clock=machine, lifespan=lifespan)
     api.include_router(operations)
-    for feature in (auth, api_keys, users, sessions, jobs):
+    for feature in (auth, api_keys, users, sessions, jobs, cluster):
         api.include_router(feature, prefix=chosen.base_path)
     if chosen.serves_docs:
         api.include_router(docs.router)

@@ -38,9 +38,15 @@ def handlers(kit: StateKit) -> list[Handler]:
 
 async def work(settings: Settings, stop: asyncio.Event) -> None:
     """Do all that a worker does until `stop` is set, then drain."""
-    async with open_kit(settings) as kit:
+    async with open_kit(settings, kind="worker", draining=stop.is_set) as kit, asyncio.TaskGroup() as tasks:
+        tidying = [
+            tasks.create_task(kit.locks.sweep_forever()),
+            tasks.create_task(kit.idempotency.forget_expired_forever()),
+        ]
         _log.info("worker_started")
         await work_on_jobs(kit, stop, handlers=handlers(kit), outboxes=OUTBOXES, table=CRON_TABLE)
+        for task in tidying:
+            task.cancel()
         _log.info("worker_stopped")
 
 

@@ -29,7 +29,10 @@ def run_tests(context: typer.Context, *, full: Full = False, data: TestData = No
 
     Example: ./cargoflow test tests/state -k lock -x
     """
-    basetemp = [f"--basetemp={data.absolute() / 'tests'}"] if data else []
+    basetemp = []
+    if data:
+        data.mkdir(parents=True, exist_ok=True)  # pytest makes its own folder only
+        basetemp = [f"--basetemp={data.absolute() / 'tests'}"]
     environment = {**os.environ, **({"CARGOFLOW_FULL": "1"} if full else {})}
     sys.stdout.flush()
     os.chdir(REPOSITORY)

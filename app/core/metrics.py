@@ -101,10 +101,24 @@ class Metrics(Collector):
         self._hot_reads = _Counts(
             "cargoflow_hot_reads", "Reads of hot copies by outcome.", ("cache", "outcome")
         )
+        self._cache_reads = _Counts(
+            "cargoflow_cache_reads", "Reads through the cache by kind and outcome.", ("kind", "outcome")
+        )
+        self._cache_load_failures = _Counts(
+            "cargoflow_cache_load_failures", "Loads for the cache that failed.", ("kind",)
+        )
+        self._realtime = _Counts(
+            "cargoflow_realtime", "Events and subscriptions by kind of channel.", ("kind", "outcome")
+        )
         self._limited = _Counts("cargoflow_rate_limited", "Requests refused by a rate limit.", ("policy",))
         self._logins = _Counts("cargoflow_logins", "Attempts to log in by outcome.", ("outcome",))
         self._locks = _Counts(
             "cargoflow_locks", "Locks by kind and what became of them.", ("kind", "outcome")
+        )
+        self._idempotent = _Counts(
+            "cargoflow_idempotent_requests",
+            "Requests with an Idempotency-Key: first, replayed, reused or in_flight.",
+            ("outcome",),
         )
         self._lock_tokens: dict[str, int] = {}
         self._jobs: JobFigures | None = None
@@ -137,6 +151,20 @@ class Metrics(Collector):
         """Count one read of a hot copy: `hit`, `miss` or another outcome."""
         self._hot_reads.add(cache, outcome)
 
+    def cache_read(self, kind: str, outcome: str) -> None:
+        """Count one read through the cache: `hit`, `miss`, `stale` or `bypass`."""
+        self._cache_reads.add(kind, outcome)
+
+    def cache_load_failed(self, kind: str) -> None:
+        """Count one load for the cache that failed."""
+        self._cache_load_failures.add(kind)
+
+    def realtime(self, kind: str, outcome: str) -> None:
+        """Count an event that was `appended`, `repeated` or `refused`, or a subscription that was
+        `recovered`, `unrecovered`, or ended: `slow`, `gap`.
+        """
+        self._realtime.add(kind, outcome)
+
     def rate_limited(self, policy: str) -> None:
         """Count one request refused by the limit called `policy`."""
         self._limited.add(policy)
@@ -157,6 +185,10 @@ class Metrics(Collector):
         """Show these figures of the cluster's job queues from now on."""
         self._jobs = figures
 
+    def idempotent(self, outcome: str) -> None:
+        """Count one request with an Idempotency-Key: `first`, `replayed`, `reused` or `in_flight`."""
+        self._idempotent.add(outcome)
+
     def collect_pool(self, store: str, reader: PoolReader) -> None:
         """Show a connection pool: `reader` is asked at every scrape."""
         self._pools[store] = reader
@@ -164,6 +196,11 @@ class Metrics(Collector):
     def collect_in_flight(self, reader: Callable[[], int]) -> None:
         """Show how many requests are under way: `reader` is asked at every scrape."""
         self._in_flight = reader
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are under way."""
+        return self._in_flight()
 
     def exposition(self) -> bytes:
         """Render everything in the text format that CONTENT_TYPE names."""
@@ -175,7 +212,16 @@ class Metrics(Collector):
         yield self._totals()
         yield GaugeMetricFamily("cargoflow_http_in_flight", "Requests under way.", value=self._in_flight())
         yield self._commands.family()
-        for counts in (self._slow, self._hot_reads, self._limited, self._logins, self._locks):
+        for counts in (
+            self._slow,
+            self._hot_reads,
+            self._limited,
+            self._logins,
+            self._locks,
+            self._idempotent,
+        ):
+            yield counts.family()
+        for counts in (self._cache_reads, self._cache_load_failures, self._realtime):
             yield counts.family()
         tokens = GaugeMetricFamily(
             "cargoflow_lock_token_max", "The highest fencing token seen, by kind of lock.", labels=("kind",)

@@ -9,7 +9,7 @@ guessing tokens is limited like any other guessing.
 """
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -19,11 +19,11 @@ from slowapi.errors import RateLimitExceeded
 from app.core.errors import ForbiddenError, UnauthenticatedError
 from app.core.ids import is_id
 from app.http.context import client_ip, identify
-from app.http.limits import announce, declared_limits, per_user, refused
+from app.http.limits import Declared, announce, declared_limits, per_user, refused
 from app.state.hot import HotRead
 from app.state.kit import StateKit
 from app.state.principals import Credential, Principal, Role, Wanted
-from app.state.rate_limits import Limit, parse_rate
+from app.state.rate_limits import Charge, Limit, Standing, parse_rate
 
 _BEARER = "bearer "
 _MAX_KEY_CHARACTERS = 256
@@ -40,10 +40,15 @@ Kit = Annotated[StateKit, Depends(kit)]
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A caller who may come in, and the hot document asked for along with them (a miss if none was)."""
+    """A caller who may come in, the hot document asked for along with them (a miss if none was), and what was
+    counted for it.
+    """
 
     principal: Principal
     wanted: HotRead
+    charge: Charge
+    refusal: Exception | None = None
+    """The 429 of a limit that is used up, when `weigh` was asked; nothing was counted then."""
 
 
 def presented_credential(request: Request) -> Credential:
@@ -73,6 +78,14 @@ async def admit(request: Request, wanted: Wanted | None = None) -> Admitted:
     Raises UnauthenticatedError, TokenExpiredError, a 429 when a limit is used up, StoreUnavailableError when
     no store can say who it is.
     """
+    admitted = await weigh(request, wanted)
+    if admitted.refusal is not None:
+        raise admitted.refusal
+    return admitted
+
+
+async def weigh(request: Request, wanted: Wanted | None = None) -> Admitted:
+    """Do what `admit` does, but leave the 429 of a known caller to be raised: a replay costs no limit."""
     state_kit = kit(request)
     unknown = _anonymous_limit(request)
     try:
@@ -90,14 +103,12 @@ async def admit(request: Request, wanted: Wanted | None = None) -> Admitted:
     principal = admission.principal
     if principal is not None:
         identify(request, user_id=principal.user_id, tenant_id=principal.tenant_id)
+    if principal is not None:
+        refusal = None if standing.allowed else _refusal(standing, extra)
+        return Admitted(principal, admission.wanted, admission.charge, refusal)
     if not standing.allowed:
-        for row in extra:
-            if row.rate.policy == standing.policy:
-                raise RateLimitExceeded(row.source)
         raise refused(standing)
-    if principal is None:
-        raise UnauthenticatedError
-    return Admitted(principal, admission.wanted)
+    raise UnauthenticatedError
 
 
 async def caller(request: Request) -> Principal:
@@ -113,11 +124,19 @@ def requires(*roles: Role) -> Callable[[Request], Awaitable[Principal]]:
 
     async def caller_with_role(request: Request) -> Principal:
         principal = await caller(request)
-        if principal.role not in roles:
-            raise ForbiddenError(f"This needs the role {' or '.join(roles)}; yours is {principal.role}.")
+        forbidden = wrong_role(principal, roles)
+        if forbidden is not None:
+            raise forbidden
         return principal
 
     return caller_with_role
+
+
+def wrong_role(principal: Principal, roles: Sequence[Role]) -> ForbiddenError | None:
+    """Return the 403 for a caller who has none of these roles; naming none lets everybody in."""
+    if not roles or principal.role in roles:
+        return None
+    return ForbiddenError(f"This needs the role {' or '.join(roles)}; yours is {principal.role}.")
 
 
 Admin = Annotated[Principal, Depends(requires("admin"))]
@@ -129,6 +148,13 @@ async def anonymous(request: Request) -> None:
 
 
 Anonymous = Depends(anonymous)
+
+
+def _refusal(standing: Standing, declared: Sequence[Declared]) -> Exception:
+    for row in declared:
+        if row.rate.policy == standing.policy:
+            return RateLimitExceeded(row.source)
+    return refused(standing)
 
 
 def _anonymous_limit(request: Request) -> Limit:

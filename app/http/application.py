@@ -17,11 +17,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.core.clock import Clock
 from app.core.metrics import Metrics
 from app.core.settings import Settings
+from app.core.version import VERSION
 from app.http.dispatch import Dispatcher
 from app.http.middleware import Edge
 from app.http.openapi import DESCRIPTION, TAGS, TITLE, complete, operation_id
-
-VERSION: Final = "0.1.0"
 
 _CORS_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _CORS_REQUEST_HEADERS: Final = (

@@ -17,12 +17,16 @@ from the road, underwriters review applications. Any replica serves any request.
 **Concurrency**: a document's `ETag` is its version. Name it in `If-Match` (412 when it is not the current
 one) or as `version` in the body (409).
 
+**Repeating** a POST that makes something is safe with an `Idempotency-Key`: it has one effect, and the first
+answer comes back with `Idempotent-Replayed: true`, for 24 hours.
+
 **Lists** are pages: send `next_cursor` back as `cursor`.
 """.strip()
 TAGS: Final[list[dict[str, Any]]] = [
     {"name": "Auth", "description": "Registering, logging in and out, tokens, devices, API keys."},
     {"name": "Users", "description": "The people of a tenant, and the tenant itself."},
     {"name": "Sessions", "description": "Server-side state of a user: drafts, carts, preferences."},
+    {"name": "Admin", "description": "How the cluster stands, for a tenant's admin."},
     {"name": "Operations", "description": "Is it alive, is it ready, what is it doing."},
 ]
 

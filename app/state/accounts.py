@@ -16,8 +16,8 @@ ended them or by their TTL.
 When Redis is gone: writes go on, see `hot`. When MongoDB is gone: StoreUnavailableError.
 
 Document in `users`: {_id usr_…, tenant_id, email, name, role, tier, active, epoch, version, password_hash,
-resets: [{hash, until}], created_at, updated_at}. `resets` holds the last RESETS_MAX tokens that were
-mailed, hashed.
+resets: [{hash, until}], created_at, updated_at, idempotency?}. `resets` holds the last RESETS_MAX tokens that
+were mailed, hashed.
 """
 
 import hashlib
@@ -37,6 +37,8 @@ from app.core.settings import Tier
 from app.state import keys
 from app.state.expiring import holds_unexpired, with_entry
 from app.state.hot import HotCopies
+from app.state.idempotency import Idempotency
+from app.state.keyed import Keyed
 from app.state.last_admin import LastAdmin
 from app.state.mongo import Document, MongoStore, one_page
 from app.state.patience import Patience
@@ -117,18 +119,28 @@ async def ensure_indexes(mongo: MongoStore) -> None:
 class Accounts:
     """Reads and writes users. One a process."""
 
-    def __init__(self, *, mongo: MongoStore, hot: HotCopies, clock: Clock) -> None:
+    def __init__(self, *, mongo: MongoStore, hot: HotCopies, idempotency: Idempotency, clock: Clock) -> None:
         """`clock` must be one that follows MongoDB's, see `store_clock`."""
         self._mongo = mongo
         self._hot = hot
+        self._idempotency = idempotency
         self._clock = clock
         self._last_admin = LastAdmin(mongo, clock)
         self._users = mongo.collection("users")
 
     async def create(
-        self, *, tenant_id: str, email: str, name: str, role: Role, password_hash: str
+        self,
+        *,
+        tenant_id: str,
+        email: str,
+        name: str,
+        role: Role,
+        password_hash: str,
+        keyed: Keyed[Account] | None = None,
     ) -> Account:
-        """Insert an active user of the standard tier. `email` is normalised. Raises EmailTakenError."""
+        """Insert an active user of the standard tier. `email` is normalised. Raises EmailTakenError, and for
+        a request with a key what `Idempotency.insert` raises: users are never deleted, so one document does.
+        """
         now = to_the_millisecond(self._clock.now())
         document: Document = {
             "_id": new_id("usr"),
@@ -145,12 +157,12 @@ class Accounts:
             "created_at": now,
             "updated_at": now,
         }
+        account = Account.from_document(document)
         try:
-            async with self._mongo.guard("users.insert"):
-                await self._users.insert_one(document)
+            await self._idempotency.insert("users", document, keyed, account)
         except DuplicateKeyError:
             raise EmailTakenError from None
-        return Account.from_document(document)
+        return account
 
     async def find_by_email(self, email: str) -> Account | None:
         """Return the user with this normalised address, in any tenant: for logging in and mails."""

@@ -69,7 +69,8 @@ class StoreGuard:
     """`async with guard:` around one or a few store calls: breaker, timeout, error mapping, timing.
 
     Raises StoreUnavailableError when the breaker is open, the time is over, or the client reports one of
-    `unavailable` errors. Anything else the body raises passes through and counts as an answer.
+    `unavailable` errors. Anything else the body raises passes through and counts as an answer, but for the
+    StoreUnavailableError of a guard inside: guards nest, and the outer one bounds the time of all.
     """
 
     __slots__ = ("_breaker", "_clock", "_command", "_metrics", "_started_s", "_timeout", "_unavailable")
@@ -113,6 +114,9 @@ class StoreGuard:
             self._breaker.failed(error)
             raise StoreUnavailableError(self._breaker.store) from error
         if isinstance(error, asyncio.CancelledError):
+            return
+        if isinstance(error, StoreUnavailableError):  # a guard inside of this one has counted it
+            self._finish("unavailable")
             return
         self._finish("ok" if error is None else "error")
         self._breaker.succeeded()

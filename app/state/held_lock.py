@@ -4,22 +4,27 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeVar
 
 from pymongo.errors import PyMongoError
 
 from app.core.clock import Clock
 from app.core.errors import ConflictError, StoreUnavailableError
-from app.state.mongo import UNAVAILABLE, Document, MongoStore, from_now
+from app.state.mongo import (
+    LEASE_RUNS,
+    UNAVAILABLE,
+    ClientSession,
+    Document,
+    MongoStore,
+    from_now,
+    milliseconds,
+)
 from app.state.patience import Patience
+from app.state.transactions import Work
 
 T = TypeVar("T")
-ClientSession: TypeAlias = Any
-"""The driver's session, to be passed on to the calls of one transaction."""
-Work: TypeAlias = Callable[[ClientSession], Awaitable[T]]
-"""Store calls that pass the session on. May run more than once, and must not do anything else."""
 
 RENEW_SHARE = 1 / 3
 """Of the lease, between renewals: two may fail before it ends."""
@@ -29,10 +34,6 @@ _RETRY_SHARE = 1 / 20
 
 FREE: Document = {"claim": None, "holder": None, "session": None, "since": None, "expires_at": None}
 """The fields of a lock nobody holds."""
-LEASE_RUNS: Document = {"$gt": [{"$toLong": "$expires_at"}, {"$toLong": "$$NOW"}]}
-"""On MongoDB's clock; false without a lease, since null sorts below every number. Dates are compared as
-numbers because the local cluster's engine finds no order between a stored date and `$$NOW`.
-"""
 
 
 class LockLostError(ConflictError):
@@ -196,8 +197,3 @@ class Lock:
 
     def _remaining_s(self) -> float:
         return self._ends_s - self._clock.monotonic_s()
-
-
-def milliseconds(seconds: float) -> int:
-    """Return whole milliseconds, as dates in MongoDB have them."""
-    return round(seconds * 1000)

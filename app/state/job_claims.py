@@ -9,7 +9,6 @@ latency, never a job; `job_reconcile` puts the index right afterwards.
 """
 
 import random
-from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,12 +18,12 @@ from app.core.clock import Clock
 from app.core.errors import StoreUnavailableError
 from app.core.moments import to_milliseconds
 from app.state import job_transitions as transitions
-from app.state.held_lock import ClientSession, milliseconds
 from app.state.job_documents import SLICES, WAITING, job_from
 from app.state.job_index import INDEXED, JobIndex
 from app.state.job_pauses import JobPauses
 from app.state.job_run import Handler, Run
-from app.state.mongo import Document, MongoStore
+from app.state.mongo import Document, MongoStore, milliseconds
+from app.state.transactions import Transactions
 
 DUE_TOLERANCE = timedelta(milliseconds=100)
 """How far two processes may be apart in what they take MongoDB's time to be: `store_clock` allows 50 ms."""
@@ -50,6 +49,7 @@ class JobClaims:
         mongo: MongoStore,
         index: JobIndex,
         pauses: JobPauses,
+        transactions: Transactions,
         clock: Clock,
         worker: str,
         handlers: Mapping[str, Handler],
@@ -58,14 +58,11 @@ class JobClaims:
         self._mongo = mongo
         self._index = index
         self._pauses = pauses
+        self._transactions = transactions
         self._clock = clock
         self._worker = worker
         self._handlers = handlers
         self._rows = mongo.collection("jobs")
-        self._sessions: deque[ClientSession] = deque()
-        """Idle ones. Never given back to the driver, which would use them for other calls: ending a dead
-        worker's session must hit nothing but its commit.
-        """
 
     async def candidates(self, room: Mapping[str, int], *, limit: int) -> Candidates:
         """Return at most `limit` jobs that are due, of each type at most as many as there is room for.
@@ -84,7 +81,6 @@ class JobClaims:
     async def claim(self, row: Document) -> Run | None:
         """Make a job that was read as `row` this worker's, or return None if somebody was faster."""
         handler = self._handlers[row["type"]]
-        session = self._sessions.popleft() if self._sessions else await self._new_session()
         wanted = {
             "_id": row["_id"],
             "epoch": row["epoch"],
@@ -97,20 +93,18 @@ class JobClaims:
             epoch=epoch,
             lease_ms=milliseconds(handler.lease_s),
             worker=self._worker,
-            session=session.session_id["id"],
         )
         asked_s = self._clock.monotonic_s()
         async with self._mongo.guard("jobs.claim"):
             result = await self._rows.update_one(wanted, [{"$set": changes}])
         if result.modified_count == 0:
-            self._sessions.append(session)
             return None
         return Run(
             mongo=self._mongo,
+            transactions=self._transactions,
             clock=self._clock,
             job=job_from({**row, "epoch": epoch, "state": "processing"}),
             handler=handler,
-            session=session,
             asked_s=asked_s,
         )
 
@@ -125,12 +119,7 @@ class JobClaims:
             await self._index.add([{**row, "run_at": self._clock.now() + delay}], now_ms=self._now_ms())
 
     async def ended(self, run: Run) -> None:
-        """Take back what the run was given, and index the job if it waits again."""
-        if run.settled:
-            self._sessions.append(run.session)
-        else:
-            with suppress(StoreUnavailableError):
-                await self._end_session(run.session.session_id["id"])
+        """Index the job if it waits again."""
         if run.outcome in {"failed", "handed_back"}:
             with suppress(StoreUnavailableError):
                 await self._index_again(run.job.id)
@@ -189,13 +178,6 @@ class JobClaims:
             row = await self._rows.find_one({"_id": job_id}, INDEXED)
         if row is not None and "slice" in row:
             await self._index.add([row], now_ms=self._now_ms())
-
-    async def _end_session(self, session_id: object) -> None:
-        async with self._mongo.guard("jobs.end_session"):
-            await self._mongo.database.client.admin.command("killSessions", [{"id": session_id}])
-
-    async def _new_session(self) -> ClientSession:
-        return await self._mongo.database.client.start_session()
 
     def _now_ms(self) -> int:
         return to_milliseconds(self._clock.now())

@@ -2,11 +2,11 @@
 
 Document in `jobs`: {_id job_…, type, tenant_id, user_id, payload, key, unique_key?, priority, run_at, state,
 epoch, attempts, crashes, errors: [{at, kind, message, worker}], result, slot, slice?, lease_expires_at?,
-session?, worker?, beats?, held_by?, created_at, started_at, finished_at, expires_at?}. Fields with a `?` are
+worker?, beats?, held_by?, created_at, started_at, finished_at, expires_at?}. Fields with a `?` are
 there only while they mean something, so that a sparse index of one holds only the documents it is about:
 - `slice` while the job waits and is not held: what finds it without the index in Redis. It equals `slot`, a
   number below SLICES drawn once, so that one look sees a thirty-second of what waits.
-- `lease_expires_at`, `session`, `worker`, `beats` while it is processing; `held_by` while a pause keeps it.
+- `lease_expires_at`, `worker`, `beats` while it is processing; `held_by` while a pause keeps it.
 - `unique_key` until it is over: one unfinished job a tenant, type and key.
 """
 

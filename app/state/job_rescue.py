@@ -1,9 +1,9 @@
 """Frees the jobs of workers that died, froze, or lost their MongoDB for longer than a lease.
 
-Every worker looks each RESCUE_S for leases that are over by MongoDB's clock. It ends what the dead left open
-in a transaction, then makes one update that names the epoch and asks again whether the lease is over: a job
-that was completed or renewed in between stays as it is. So a killed worker's job is free within its lease and
-RESCUE_S or so.
+Every worker looks each RESCUE_S for leases that are over by MongoDB's clock. It makes one update that names
+the epoch and asks again whether the lease is over: a job that was completed or renewed in between stays as it
+is. So a killed worker's job is free within its lease and RESCUE_S or so. What the dead left open in a
+transaction has been ended by then (`processes`), for a lease is longer than that takes.
 """
 
 import asyncio
@@ -76,8 +76,6 @@ class JobRescue:
             outcome, changes = "dead", transitions.dead("crash", message)
         else:
             outcome, changes = "crashed", transitions.failed("crash", message, run_at=run_at)
-        if row.get("session") is not None:
-            await self._end_session(row["session"])
         wanted = {"_id": row["_id"], "epoch": row["epoch"], "state": "processing"}
         async with self._mongo.guard("jobs.rescue"):
             result = await self._rows.update_one(wanted, transitions.guarded(transitions.LEASE_OVER, changes))
@@ -90,10 +88,6 @@ class JobRescue:
                     await self._index.add(
                         [{**row, "run_at": run_at}], now_ms=to_milliseconds(self._clock.now())
                     )
-
-    async def _end_session(self, session_id: object) -> None:
-        async with self._mongo.guard("jobs.end_session"):
-            await self._mongo.database.client.admin.command("killSessions", [{"id": session_id}])
 
 
 async def _nothing(_: Run) -> None:

@@ -17,10 +17,10 @@ from pymongo.errors import PyMongoError
 from app.core.clock import Clock
 from app.core.errors import ConflictError, StoreUnavailableError
 from app.state import job_transitions as transitions
-from app.state.held_lock import RENEW_SHARE, SAFETY_SHARE, ClientSession, Work, milliseconds
+from app.state.held_lock import RENEW_SHARE, SAFETY_SHARE
 from app.state.job_documents import Job, backoff, check_type
-from app.state.mongo import UNAVAILABLE, Document, MongoStore
-from app.state.patience import Patience
+from app.state.mongo import ClientSession, Document, MongoStore, milliseconds
+from app.state.transactions import OutcomeUnknownError, Transactions, Work
 
 T = TypeVar("T")
 _RETRY_SHARE = 1 / 20
@@ -92,21 +92,19 @@ class Run:
         self,
         *,
         mongo: MongoStore,
+        transactions: Transactions,
         clock: Clock,
         job: Job,
         handler: Handler,
-        session: ClientSession,
         asked_s: float,
     ) -> None:
         """`asked_s` is when the lease was asked for, in the clock's monotonic seconds."""
         self.job = job
         """As claimed: its epoch is this try's."""
         self.handler = handler
-        self.session = session
-        self.settled = True
-        """Whether its last transaction is known to be over. Else the lease has to run out."""
         self.outcome: Outcome | None = None
         self._mongo = mongo
+        self._transactions = transactions
         self._clock = clock
         self._rows = mongo.collection("jobs")
         self._row: Document = {"_id": job.id, "epoch": job.epoch, "state": "processing"}
@@ -114,6 +112,8 @@ class Run:
         self._block: asyncio.Timeout | None = None
         self._turn = asyncio.Lock()
         """Renewals and the commit of one run would conflict with each other: one at a time."""
+        self._committing = False
+        """Whether a commit was begun and it is not known to be over: then the lease has to run out."""
 
     async def commit(self, work: Work[T], *, result: Mapping[str, Any] | None = None) -> T:
         """Run `work` in the transaction that completes the job: both happen, once, or neither.
@@ -121,27 +121,31 @@ class Run:
         The completion is a statement of the transaction: it finds epoch and lease as they should be on
         MongoDB's clock, or nothing is written. The handler should return after it. Raises JobLostError, or
         what `work` raises, with nothing written; ConflictError if others keep changing the same documents;
-        StoreUnavailableError when it is not known whether it committed: the lease runs out then, and the job
-        is found completed or is tried again. Lasts no longer than MongoDB's timeout.
+        StoreUnavailableError, of which OutcomeUnknownError says that it may have been committed: the lease
+        runs out then, and the job is found completed or is tried again. Lasts as long as `Transactions.run`,
+        and no renewal is made meanwhile.
         """
-        patience = Patience(self._clock)
-        while True:
-            async with self._turn:
-                if self.outcome is not None or not self.settled or self._remaining_s() <= 0:
-                    raise JobLostError
-                try:
-                    async with self._mongo.guard("jobs.commit"):
-                        value = await self._transaction(work, transitions.completed(check_result(result)))
-                except PyMongoError as error:
-                    if not error.has_error_label("TransientTransactionError"):
-                        raise
-                    if not await self._renew():
-                        raise JobLostError from error
-                else:
-                    self.outcome = "completed"
-                    return value
-            if not await patience.wait():
-                raise ConflictError("Others are changing the same thing at this moment. Try again.")
+        completion = transitions.completed(check_result(result))
+
+        async def work_and_complete(session: ClientSession) -> T:
+            value = await work(session)
+            if not await self._change(completion, session=session):
+                raise JobLostError
+            return value
+
+        async with self._turn:
+            if self.outcome is not None or self._committing or self._remaining_s() <= 0:
+                raise JobLostError
+            self._committing = True
+            try:
+                value = await self._transactions.run(work_and_complete)
+            except (OutcomeUnknownError, asyncio.CancelledError):
+                raise  # it may have happened, or happen yet
+            except BaseException:
+                self._committing = False
+                raise
+            self.outcome = "completed"
+            return value
 
     async def complete(self, result: Mapping[str, Any] | None) -> None:
         """Record that it is done."""
@@ -180,30 +184,12 @@ class Run:
                 raise JobLostError from error
             raise error from error.__cause__
 
-    async def _transaction(self, work: Work[T], completion: Document) -> T:
-        self.settled = False
-        self.session.start_transaction()
-        try:
-            value = await work(self.session)
-            if not await self._change(completion, session=self.session):
-                raise JobLostError  # noqa: TRY301  # the transaction is aborted below, whatever the reason
-            await self.session.commit_transaction()
-        except Exception as error:
-            if isinstance(error, (StoreUnavailableError, *UNAVAILABLE)):
-                raise  # a statement may still be on its way: the session is given up as it is
-            if self.session.in_transaction:
-                await self.session.abort_transaction()
-            self.settled = True
-            raise
-        self.settled = True
-        return value
-
     async def _settle(self, outcome: Outcome, changes: Document) -> None:
         """Record the end of this try, for as long as it takes to reach MongoDB within the lease.
 
         Does nothing after `commit`, or when it is not known whether that went through.
         """
-        if self.outcome is not None or not self.settled:
+        if self.outcome is not None or self._committing:
             return
         while self._remaining_s() > 0:
             try:

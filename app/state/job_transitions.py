@@ -26,7 +26,7 @@ LEASE_OVER: Document = {"$not": [LEASE_RUNS]}
 
 _DAY_MS = 86_400_000
 _REMOVE = "$$REMOVE"
-_LEFT: Document = {"lease_expires_at": _REMOVE, "session": _REMOVE, "worker": _REMOVE, "beats": _REMOVE}
+_LEFT: Document = {"lease_expires_at": _REMOVE, "worker": _REMOVE, "beats": _REMOVE}
 
 
 def guarded(condition: Document, changes: Document) -> list[Document]:
@@ -34,14 +34,13 @@ def guarded(condition: Document, changes: Document) -> list[Document]:
     return [{"$set": {name: {"$cond": [condition, value, f"${name}"]} for name, value in changes.items()}}]
 
 
-def claimed(*, epoch: int, lease_ms: int, worker: str, session: object) -> Document:
+def claimed(*, epoch: int, lease_ms: int, worker: str) -> Document:
     """Somebody works on it: until the lease is over nobody else may."""
     return {
         "state": "processing",
         "epoch": epoch,
         "lease_expires_at": from_now(lease_ms),
         "worker": literal(worker),
-        "session": literal(session),
         "started_at": "$$NOW",
         "beats": 0,
         "slice": _REMOVE,

@@ -37,6 +37,7 @@ async def work_on_jobs(
         mongo=kit.mongo,
         index=kit.job_index,
         pauses=kit.job_pauses,
+        transactions=kit.transactions,
         clock=kit.clock,
         worker=kit.settings.replica_name,
         handlers=by_type,
@@ -57,7 +58,6 @@ async def work_on_jobs(
     await _mongodb_is_ready(kit, stop)
     async with asyncio.TaskGroup() as tasks:
         sweeps = [
-            tasks.create_task(kit.locks.sweep_forever()),
             tasks.create_task(rescue.rescue_forever()),
             tasks.create_task(reconciler.reconcile_forever()),
             tasks.create_task(kit.job_pauses.sweep_forever()),

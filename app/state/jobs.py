@@ -45,10 +45,9 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 from app.core.clock import Clock
 from app.core.errors import ConflictError, NotFoundError, StoreUnavailableError
 from app.core.moments import to_milliseconds
-from app.state.held_lock import ClientSession
 from app.state.job_documents import Job, NewJob, job_from
 from app.state.job_index import JobIndex
-from app.state.mongo import Document, MongoStore
+from app.state.mongo import ClientSession, Document, MongoStore
 
 _log = logging.getLogger(__name__)
 

@@ -25,10 +25,11 @@ Does not guarantee
 
 Transactions of the dead. A transaction whose process died or froze blocks its documents for up to 60 s: plain
 updates of them hang, others get WriteConflict (measured on the local engine, which has no setting for it).
-So sessions for transactions come from a pool of their own, and a row says which one its holder uses.
-Whoever finds the lease over, to take the lock or in the sweep that every worker makes each SWEEP_S, ends
-that session with `killSessions` first (3 ms; users may end their own): the documents are free, and the
-sleeper's commit fails. They are blocked for lease + SWEEP_S at most.
+So sessions for transactions are registered with their process (`processes`): of one that is dead or frozen
+they are ended within 1.5 s. And a row says which one its holder uses, for holders whose process lives on:
+whoever finds the lease over, to take the lock or in the sweep that every worker makes each SWEEP_S, ends that
+session with `killSessions` first (3 ms; users may end their own): the documents are free, and the late one's
+commit fails. They are blocked for lease + SWEEP_S at most.
 
 Document in `locks`: {_id name, token, claim, holder, session, since, expires_at, beats}, of which claim to
 expires_at are null when free. Cost: a read and an update to take, an update to release, renewals every
@@ -41,7 +42,6 @@ import asyncio
 import logging
 import math
 import random
-from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -53,8 +53,9 @@ from app.core.clock import Clock
 from app.core.errors import ConflictError, StoreUnavailableError
 from app.core.ids import new_id
 from app.core.metrics import Metrics
-from app.state.held_lock import FREE, LEASE_RUNS, ClientSession, Lock, milliseconds
-from app.state.mongo import Document, MongoStore, from_now, literal, unexpired
+from app.state.held_lock import FREE, Lock
+from app.state.mongo import LEASE_RUNS, Document, MongoStore, from_now, literal, milliseconds, unexpired
+from app.state.processes import Processes
 
 _log = logging.getLogger(__name__)
 
@@ -97,19 +98,18 @@ async def ensure_indexes(mongo: MongoStore) -> None:
 class Locks:
     """Takes, lists and sweeps locks. One a process."""
 
-    def __init__(self, *, mongo: MongoStore, clock: Clock, metrics: Metrics, holder: str) -> None:
+    def __init__(
+        self, *, mongo: MongoStore, processes: Processes, clock: Clock, metrics: Metrics, holder: str
+    ) -> None:
         """`holder` is the process's name, for operators. `clock` follows MongoDB's, to know when asking for
         a lock is worth it.
         """
         self._mongo = mongo
+        self._processes = processes
         self._clock = clock
         self._metrics = metrics
         self._holder = holder
         self._rows = mongo.collection("locks")
-        self._sessions: deque[ClientSession] = deque()
-        """Idle ones. Never given back to the driver, which would use them for other calls: ending a dead
-        holder's session must hit nothing but transactions under a lock, which are tried again.
-        """
 
     @asynccontextmanager
     async def hold(self, name: str, *, lease_s: float = LEASE_S, wait_s: float = 0.0) -> AsyncIterator[Lock]:
@@ -131,10 +131,10 @@ class Locks:
         finally:
             try:
                 if lock.settled:
+                    self._processes.return_session(lock.session)
                     outcome = "released" if await lock.release() else "lost"
-                    self._sessions.append(lock.session)
                 else:
-                    await self._end_session(lock.session.session_id["id"])
+                    self._processes.end_session(lock.session)
             except StoreUnavailableError as error:
                 fields["reason"] = error.detail
             finally:
@@ -206,7 +206,7 @@ class Locks:
         return new
 
     async def _take(self, row: Document, lease_s: float) -> Lock | None:
-        session = self._sessions.popleft() if self._sessions else await self._new_session()
+        session = await self._processes.take_session()
         claim, token = new_id("lck"), row["token"] + 1
         taken = {
             "token": token,
@@ -217,8 +217,13 @@ class Locks:
             "expires_at": from_now(milliseconds(lease_s)),
         }
         asked_s = self._clock.monotonic_s()
-        if not await self._write_if_over(row, taken):
-            self._sessions.append(session)
+        try:
+            won = await self._write_if_over(row, taken)
+        except BaseException:
+            self._processes.return_session(session)  # nothing ran in it
+            raise
+        if not won:
+            self._processes.return_session(session)
             return None
         return Lock(
             mongo=self._mongo,
@@ -248,9 +253,6 @@ class Locks:
     async def _end_session(self, session_id: object) -> None:
         async with self._mongo.guard("locks.end_session"):
             await self._mongo.database.client.admin.command("killSessions", [{"id": session_id}])
-
-    async def _new_session(self) -> ClientSession:
-        return await self._mongo.database.client.start_session()
 
     def _looks_free(self, row: Document) -> bool:
         return row["expires_at"] is None or row["expires_at"] <= self._clock.now()

@@ -32,6 +32,8 @@ _log = logging.getLogger(__name__)
 
 Document: TypeAlias = dict[str, Any]
 Collection: TypeAlias = AsyncIOMotorCollection[Document]
+ClientSession: TypeAlias = Any
+"""The driver's session, to be passed on to the calls of one transaction."""
 
 DEFAULT_DATABASE = "cargoflow"
 PROBE_INTERVAL_S = 1.0
@@ -83,6 +85,18 @@ def one_page(
 def from_now(milliseconds: int) -> Document:
     """Return an update-pipeline expression for a date that many milliseconds after MongoDB's own now."""
     return {"$add": ["$$NOW", milliseconds]}
+
+
+LEASE_RUNS: Document = {"$gt": [{"$toLong": "$expires_at"}, {"$toLong": "$$NOW"}]}
+"""An update-pipeline expression: whether the document's lease runs, on MongoDB's own clock. False without a
+lease, since null sorts below every number. Dates are compared as numbers because the local cluster's engine
+finds no order between a stored date and `$$NOW`.
+"""
+
+
+def milliseconds(seconds: float) -> int:
+    """Return whole milliseconds, as dates in MongoDB have them."""
+    return round(seconds * 1000)
 
 
 def literal(value: Any) -> Document:

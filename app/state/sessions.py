@@ -18,6 +18,10 @@ same, and a later one extends.
 When Redis is gone: reads and writes go to MongoDB. When MongoDB is gone: what is hot can be read, for a
 minute at most; everything else is StoreUnavailableError.
 
+A request with an Idempotency-Key (`keyed`) commits its key in one transaction with the session. Not inside of
+its document, which may be deleted or expire long before the key may, and which every reader would have to
+load with a second copy of its data.
+
 Documents: see `session_documents`. Copies: `session:{tenant}:{user}:{id}`. A write costs two scripts and one
 update if it is alone; reads O(1), lists O(page) by index.
 """
@@ -28,7 +32,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 from pymongo.errors import DuplicateKeyError
 
@@ -37,7 +42,9 @@ from app.core.errors import CargoFlowError, NotFoundError, StoreUnavailableError
 from app.core.ids import new_id
 from app.core.moments import to_milliseconds, to_the_millisecond
 from app.state.hot import MISS, HotCopies, HotRead
-from app.state.mongo import Document, MongoStore, one_page, unexpired
+from app.state.idempotency import Idempotency
+from app.state.keyed import Keyed
+from app.state.mongo import ClientSession, Document, MongoStore, one_page, unexpired
 from app.state.patience import Patience
 from app.state.session_documents import (
     DEFAULT_TTL_S,
@@ -62,6 +69,8 @@ Change = Callable[[Session], dict[str, Any] | None]
 """Returns the new data, or None to leave the session as it is. Pure: it is asked again when somebody else
 wrote in between. May raise a CargoFlowError to refuse.
 """
+Made: TypeAlias = tuple[Session, bool]
+"""A session that was written, and whether it is new."""
 
 
 class SessionLimitError(CargoFlowError):
@@ -91,20 +100,28 @@ async def ensure_indexes(mongo: MongoStore) -> None:
 class Sessions:
     """Creates, reads, changes and deletes sessions. One a process."""
 
-    def __init__(self, *, mongo: MongoStore, hot: HotCopies, clock: Clock) -> None:
+    def __init__(self, *, mongo: MongoStore, hot: HotCopies, idempotency: Idempotency, clock: Clock) -> None:
         """`clock` must be one that follows MongoDB's, see `store_clock`."""
         self._mongo = mongo
         self._hot = hot
+        self._idempotency = idempotency
         self._clock = clock
         self._rows = mongo.collection("sessions")
         self._turnstile = Turnstile()
 
     async def create(
-        self, owner: Owner, session_type: SessionType, data: dict[str, Any], *, ttl_s: int | None = None
+        self,
+        owner: Owner,
+        session_type: SessionType,
+        data: dict[str, Any],
+        *,
+        ttl_s: int | None = None,
+        keyed: Keyed[Made] | None = None,
     ) -> Session:
         """Insert a session and return it. `ttl_s`: unless given, the type's default.
 
-        Raises SessionLimitError, PayloadTooLargeError, StoreUnavailableError.
+        Raises SessionLimitError, PayloadTooLargeError, StoreUnavailableError, and with a key what
+        `Idempotency.run` raises.
         """
         now = self._now()
         ttl_s = ttl_s or DEFAULT_TTL_S[session_type]
@@ -120,13 +137,19 @@ class Sessions:
         )
         slots = _slots(session_type)
         slot = random.choice(slots)  # noqa: S311  # spreads those who insert at once, hides nothing
-        while not await self._insert(owner, session, slot):
+        while not await self._insert(owner, session, slot, keyed):
             slot = await self._free_slot(owner, session_type)
         return session
 
     async def put_single(
-        self, owner: Owner, session_type: SessionType, data: dict[str, Any], *, ttl_s: int | None = None
-    ) -> tuple[Session, bool]:
+        self,
+        owner: Owner,
+        session_type: SessionType,
+        data: dict[str, Any],
+        *,
+        ttl_s: int | None = None,
+        keyed: Keyed[Made] | None = None,
+    ) -> Made:
         """Write the one session of a type in SINGLE; True with it if it is new.
 
         Two who do so at once: one creates, the other replaces. Raises as `create` and `mutate` do, save for
@@ -137,9 +160,10 @@ class Sessions:
                 row = await self._rows.find_one({**owner.filter, "type": session_type}, {"_id": 1})
             if row is not None:
                 with suppress(NotFoundError):
-                    return await self.mutate(owner, row["_id"], lambda _: data, ttl_s=ttl_s), False
+                    put = await self.mutate(owner, row["_id"], lambda _: data, ttl_s=ttl_s, keyed=keyed)
+                    return put, False
             with suppress(SessionLimitError):
-                return await self.create(owner, session_type, data, ttl_s=ttl_s), True
+                return await self.create(owner, session_type, data, ttl_s=ttl_s, keyed=keyed), True
 
     async def read(
         self, owner: Owner, session_id: str, seen: HotRead = MISS, *, extend: bool = True
@@ -193,6 +217,7 @@ class Sessions:
         *,
         check_version: VersionCheck = any_version,
         ttl_s: int | None = None,
+        keyed: Keyed[Made] | None = None,
     ) -> Session:
         """Give a session the data that `change` makes of it, one version on, and return it.
 
@@ -213,7 +238,7 @@ class Sessions:
                 if data is None:
                     changed: Session | None = session
                 else:
-                    changed = await self._replace(owner, session, encode_data(data), ttl_s)
+                    changed = await self._replace(owner, session, encode_data(data), ttl_s, keyed)
                 if changed is not None:
                     write.fill(changed.copy(self._now()))
                     return changed
@@ -253,7 +278,7 @@ class Sessions:
         return session
 
     async def _replace(
-        self, owner: Owner, session: Session, json: bytes, ttl_s: int | None
+        self, owner: Owner, session: Session, json: bytes, ttl_s: int | None, keyed: Keyed[Made] | None
     ) -> Session | None:
         """Commit new data over the version that was read; None if that is not the current one, or dead."""
         now = self._now()
@@ -269,7 +294,8 @@ class Sessions:
         ends = {"last_accessed_at": now, "expires_at": changed.expires_at}
         # A writer that was paused in here must not move the end back, unless the life itself gets shorter.
         update = {"$set": fields, "$max": ends} if ttl_s is None else {"$set": {**fields, **ends}}
-        return changed if await self._update(owner, session, update) else None
+        write = partial(self._update, owner, session, update)
+        return changed if await self._idempotency.write(keyed, write, (changed, False)) else None
 
     async def _extend(self, owner: Owner, session: Session) -> Session:
         """Move the end on and return the session as it is now; as it was if MongoDB is gone.
@@ -297,23 +323,29 @@ class Sessions:
             await self._hot.swap(hot_name(owner, session_id), seen, extended.copy(self._now()))
         return extended.reading
 
-    async def _update(self, owner: Owner, session: Session, update: Document) -> bool:
+    async def _update(
+        self, owner: Owner, session: Session, update: Document, within: ClientSession = None
+    ) -> bool:
         """Update the session if it is alive and still what was read."""
         alive = unexpired(self._now())
         wanted = {"_id": session.id, **owner.filter, "version": session.version, **alive}
         async with self._mongo.guard("sessions.update"):
-            result = await self._rows.update_one(wanted, update)
+            result = await self._rows.update_one(wanted, update, session=within)
         matched: int = result.matched_count
         return matched == 1
 
-    async def _insert(self, owner: Owner, session: Session, slot: int) -> bool:
+    async def _insert(self, owner: Owner, session: Session, slot: int, keyed: Keyed[Made] | None) -> bool:
         """Insert under a slot; False if it is taken."""
-        try:
-            async with self._mongo.guard("sessions.insert"):
-                await self._rows.insert_one(session.document(owner, slot))
-        except DuplicateKeyError:
-            return False
-        return True
+
+        async def write(within: ClientSession) -> bool:
+            try:
+                async with self._mongo.guard("sessions.insert"):
+                    await self._rows.insert_one(session.document(owner, slot), session=within)
+            except DuplicateKeyError:
+                return False
+            return True
+
+        return await self._idempotency.write(keyed, write, (session, True))
 
     async def _free_slot(self, owner: Owner, session_type: SessionType) -> int:
         """Return a slot that nobody holds, removing an expired session if there is no other.

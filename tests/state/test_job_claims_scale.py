@@ -37,6 +37,7 @@ async def claim_ms(kit: StateKit) -> float:
         mongo=kit.mongo,
         index=kit.job_index,
         pauses=kit.job_pauses,
+        transactions=kit.transactions,
         clock=kit.clock,
         worker="worker-test",
         handlers=handlers,

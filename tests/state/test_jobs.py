@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.core.errors import NotFoundError
+from app.core.errors import ConflictError, NotFoundError
 from app.state.job_documents import NewJob
 from app.state.job_run import GiveUpError, Handler, JobLostError, Run
 from app.state.kit import StateKit
@@ -52,7 +52,7 @@ async def test_a_job_is_run_and_its_result_kept(kit: StateKit) -> None:
     assert job.finished_at is not None
     assert record.ran == [7]
     row = await row_of(kit, job_id)
-    assert {"slice", "lease_expires_at", "session", "worker"}.isdisjoint(row)
+    assert {"slice", "lease_expires_at", "worker", "beats"}.isdisjoint(row)
 
 
 async def test_a_waiting_worker_wakes_up_for_a_new_job(kit: StateKit, other_kit: StateKit) -> None:
@@ -344,22 +344,23 @@ async def test_draining_hands_back_what_does_not_finish_and_counts_no_try(
 
 async def test_a_job_enqueued_in_a_transaction_is_there_if_and_only_if_it_commits(kit: StateKit) -> None:
     record = Recorder()
-    session = await kit.mongo.database.client.start_session()
-    try:
-        session.start_transaction()
-        dropped = await kit.jobs.enqueue(new(1), session=session)
-        await session.abort_transaction()
-        session.start_transaction()
-        kept = await kit.jobs.enqueue(new(2), session=session)
-        assert await kit.jobs.enqueue(new(3, id=kept), session=session) == kept
-        await session.commit_transaction()
-    finally:
-        await session.end_session()
+    dropped, kept = new(1), new(2)
+
+    async def refuse(session: Any) -> None:
+        await kit.jobs.enqueue(dropped, session=session)
+        raise ConflictError("not so")
+
+    async def agree(session: Any) -> list[str]:
+        return [await kit.jobs.enqueue(job, session=session) for job in (kept, kept)]
+
+    with pytest.raises(ConflictError):
+        await kit.transactions.run(refuse)
+    assert await kit.transactions.run(agree) == [kept.id, kept.id]
     async with working(kit, handler(record)):
-        await until_over(kit, kept)
+        await until_over(kit, kept.id)
     assert record.ran == [2]
     with pytest.raises(NotFoundError):
-        await kit.jobs.get("", dropped)
+        await kit.jobs.get("", dropped.id)
 
 
 async def test_jobs_of_unknown_types_wait_for_a_worker_that_knows_them(kit: StateKit) -> None:

@@ -1,11 +1,8 @@
 """Fenced locks, on the real store, with holders that are frozen, killed and cancelled."""
 
 import asyncio
-import os
 import signal
-import sys
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,7 +15,8 @@ from app.state.locks import LockHeldError, Locks
 from app.state.mongo import Document
 from tests.cluster.counts import full
 from tests.cluster.skewed_replica import SkewedClock
-from tests.engines import MongoEngine, as_environment
+from tests.engines import MongoEngine
+from tests.state.helpers import helper
 from tests.waiting import held_by_one_task, until
 
 FREEZES = full(50, 5)
@@ -54,54 +52,6 @@ async def row_of(kit: StateKit, name: str = "loan:1") -> Document:
 async def end_lease(kit: StateKit, name: str = "loan:1") -> None:
     """Have the lease be over on the server, which its holder can't know."""
     await kit.mongo.collection("locks").update_one({"_id": name}, {"$set": {"expires_at": LONG_AGO}})
-
-
-class Helper:
-    """A process of `tests.state.lock_helper`, waiting with an uncommitted write under its lock.
-
-    MongoDB's timeout is long in it: its lease alone is what stops it.
-    """
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    async def says(self) -> str:
-        assert self._process.stdout is not None
-        async with asyncio.timeout(30):
-            while line := (await self._process.stdout.readline()).decode().strip():
-                if not line.startswith("{"):  # its log
-                    return line
-        return "nothing"
-
-    def send(self, sent: signal.Signals) -> None:
-        self._process.send_signal(sent)
-
-    def go_on(self) -> None:
-        """Let its write try to commit."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(b"go\n")
-
-
-@asynccontextmanager
-async def helper(settings: Settings, mode: str, name: str, lease_s: float) -> AsyncIterator[Helper]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.state.lock_helper", mode, name, str(lease_s)),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        env={
-            **os.environ,
-            **as_environment(settings),
-            "REPLICA_NAME": "replica-helper",
-            "MONGO_TIMEOUT_S": "30",
-        },
-    )
-    try:
-        yield Helper(process)
-    finally:
-        with suppress(ProcessLookupError):
-            process.send_signal(signal.SIGCONT)
-            process.kill()
-        await process.communicate()
 
 
 async def test_fifty_contenders_never_overlap_and_their_tokens_only_grow(
@@ -275,7 +225,7 @@ async def test_a_holder_frozen_past_its_lease_cannot_write_when_it_wakes(
 
     async def freeze_one(mode: str, name: str) -> None:
         await add_document(kit, name)
-        async with slots, helper(settings, mode, name, lease_s) as holder:
+        async with slots, helper(settings, "lock_helper", mode, name, str(lease_s)) as holder:
             assert await holder.says() == "written 1"
             holder.send(signal.SIGSTOP)
             if succeeded:
@@ -302,7 +252,7 @@ async def test_a_holder_that_was_frozen_for_less_than_its_lease_writes(
     kit: StateKit, settings: Settings
 ) -> None:
     await add_document(kit)
-    async with helper(settings, "obedient", "loan:1", 60) as holder:
+    async with helper(settings, "lock_helper", "obedient", "loan:1", "60") as holder:
         assert await holder.says() == "written 1"
         holder.send(signal.SIGSTOP)
         await asyncio.sleep(0.2)
@@ -317,7 +267,7 @@ async def test_the_lock_and_the_documents_of_a_killed_holder_are_free_within_its
 ) -> None:
     lease_s = 2.0
     await add_document(kit)
-    async with helper(settings, "obedient", "loan:1", lease_s) as holder:
+    async with helper(settings, "lock_helper", "obedient", "loan:1", str(lease_s)) as holder:
         assert await holder.says() == "written 1"
         holder.send(signal.SIGKILL)
         async with kit.locks.hold("loan:1", wait_s=lease_s + 1) as successor:
@@ -330,7 +280,7 @@ async def test_what_a_killed_holder_left_is_swept_though_nobody_wants_its_lock(
     kit: StateKit, settings: Settings
 ) -> None:
     await add_document(kit)
-    async with helper(settings, "obedient", "loan:1", 1.5) as holder:
+    async with helper(settings, "lock_helper", "obedient", "loan:1", "1.5") as holder:
         assert await holder.says() == "written 1"
         holder.send(signal.SIGKILL)
         expires_at = (await row_of(kit))["expires_at"]
@@ -365,7 +315,13 @@ async def test_a_sweep_leaves_a_living_holder_its_lock(kit: StateKit, other_kit:
 
 async def test_whoever_believes_that_it_is_later_takes_and_sweeps_nothing_that_is_held(kit: StateKit) -> None:
     await add_document(kit)
-    hasty = Locks(mongo=kit.mongo, clock=SkewedClock(timedelta(hours=1)), metrics=kit.metrics, holder="hasty")
+    hasty = Locks(
+        mongo=kit.mongo,
+        processes=kit.processes,
+        clock=SkewedClock(timedelta(hours=1)),
+        metrics=kit.metrics,
+        holder="hasty",
+    )
     async with kit.locks.hold("loan:1") as lock:
         await hasty.sweep()
         with pytest.raises(LockHeldError):

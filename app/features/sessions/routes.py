@@ -11,11 +11,14 @@ from app.features.sessions.dependencies import CallerWithSession, ReaderOfSessio
 from app.features.sessions.schemas import NewSession, SessionData, SessionOut, SessionPatch
 from app.http.admission import Caller, Kit
 from app.http.etags import IfMatch, WriteCondition, etag
+from app.http.idempotency import KeyedCaller, created
 from app.http.paging import LIMIT_DEFAULT, PageCursor, PageLimit, decode_cursor, page_of
 from app.http.responses import JsonResponse
 from app.http.routing import ApiRouter
 from app.http.schemas import Page
+from app.state.keyed import Answer
 from app.state.session_documents import Reading, Session, SessionType
+from app.state.sessions import Made
 
 router = ApiRouter(prefix="/sessions", tags=["Sessions"])
 
@@ -27,17 +30,25 @@ router = ApiRouter(prefix="/sessions", tags=["Sessions"])
     responses={200: {"model": SessionOut, "description": "The preferences that were there, replaced."}},
     summary="Make a session",
 )
-async def create_session(body: NewSession, kit: Kit, caller: Caller) -> Response:
+async def create_session(body: NewSession, kit: Kit, call: KeyedCaller) -> Response:
     """Make a session. Of `preferences` a user has one: posting them again replaces it and answers 200.
 
     `422 session_limit` if there are a hundred of this type.
     """
-    session, is_new = await service.create(
-        kit.sessions, owner_of(caller), body.type, body.data, body.ttl_seconds
+
+    def answer_of(made: Made) -> Answer:
+        session, is_new = made
+        location = f"{kit.settings.base_path}/sessions/{session.id}"
+        status = 201 if is_new else 200
+        return created(session.body, location=location, version=session.version, status=status)
+
+    owner = owner_of(call.principal)
+    return await call.once(
+        lambda keyed: service.create(
+            kit.sessions, owner, body.type, body.data, ttl_s=body.ttl_seconds, keyed=keyed
+        ),
+        answer_of=answer_of,
     )
-    response = _answer(session.reading, status_code=201 if is_new else 200)
-    response.headers["Location"] = f"{kit.settings.base_path}/sessions/{session.id}"
-    return response
 
 
 @router.get("", response_model=Page[SessionOut], summary="List sessions")
@@ -109,8 +120,8 @@ async def delete_session(session_id: str, kit: Kit, caller: CallerWithSession) -
     return Response(status_code=204)
 
 
-def _answer(reading: Reading, *, status_code: int = 200) -> Response:
-    return JsonResponse(reading.body, status_code=status_code, headers={"ETag": etag(reading.version)})
+def _answer(reading: Reading) -> Response:
+    return JsonResponse(reading.body, headers={"ETag": etag(reading.version)})
 
 
 def _position(session: Session) -> tuple[int, str]:

@@ -5,8 +5,9 @@ from typing import Any
 from app.core.errors import ValidationFailedError
 from app.core.merge_patch import merge_patch
 from app.state.hot import HotRead
+from app.state.keyed import Keyed
 from app.state.session_documents import Owner, Session, SessionType
-from app.state.sessions import SINGLE, Sessions
+from app.state.sessions import SINGLE, Made, Sessions
 from app.state.versions import VersionCheck
 
 
@@ -22,16 +23,22 @@ class WrittenElsewhereError(ValidationFailedError):
 
 
 async def create(
-    sessions: Sessions, owner: Owner, session_type: SessionType, data: dict[str, Any], ttl_s: int | None
-) -> tuple[Session, bool]:
+    sessions: Sessions,
+    owner: Owner,
+    session_type: SessionType,
+    data: dict[str, Any],
+    *,
+    ttl_s: int | None,
+    keyed: Keyed[Made] | None,
+) -> Made:
     """Make a session; of a type of which a user has one, write that one. True with it if it is new.
 
     Raises WrittenElsewhereError, and as `Sessions.create` and `Sessions.put_single` do.
     """
     _refuse_drafts(session_type)
     if session_type in SINGLE:
-        return await sessions.put_single(owner, session_type, data, ttl_s=ttl_s)
-    return await sessions.create(owner, session_type, data, ttl_s=ttl_s), True
+        return await sessions.put_single(owner, session_type, data, ttl_s=ttl_s, keyed=keyed)
+    return await sessions.create(owner, session_type, data, ttl_s=ttl_s, keyed=keyed), True
 
 
 async def replace(

@@ -5,10 +5,12 @@ from typing import Annotated, cast
 from fastapi import Depends, Response
 
 from app.core.moments import from_milliseconds, to_milliseconds
-from app.features.users import service
+from app.features.users import service, tenant_settings
 from app.features.users.schemas import NewUser, TenantChanges, TenantOut, UserChanges, UserOut
 from app.http.admission import Admin, Kit, requires
+from app.http.cached import cached
 from app.http.etags import IfMatch, WriteCondition, etag
+from app.http.idempotency import KeyedCall, created, keyed_caller
 from app.http.paging import LIMIT_DEFAULT, PageCursor, PageLimit, decode_cursor, page_of
 from app.http.responses import JsonResponse
 from app.http.routing import ApiRouter
@@ -16,27 +18,31 @@ from app.http.schemas import Page
 from app.state import tenants
 from app.state.accounts import Account, AccountChanges
 from app.state.principals import Principal
-from app.state.tenants import Tenant
 
 router = ApiRouter(tags=["Users"])
 
+KeyedAdmin = Annotated[KeyedCall, Depends(keyed_caller("admin", within="users"))]
 Staff = Annotated[Principal, Depends(requires("admin", "dispatcher", "underwriter"))]
 
 
 @router.post("/users", status_code=201, response_model=UserOut, summary="Add a user")
-async def create_user(body: NewUser, kit: Kit, caller: Admin) -> Response:
+async def create_user(body: NewUser, kit: Kit, call: KeyedAdmin) -> Response:
     """Add a user to the caller's tenant. `409 email_taken` if the address is a user's already."""
-    account = await service.create_user(
-        kit,
-        tenant_id=caller.tenant_id,
-        email=body.email,
-        name=body.name,
-        role=body.role,
-        password=body.password,
+    location = f"{kit.settings.base_path}/users"
+    return await call.once(
+        lambda keyed: service.create_user(
+            kit,
+            tenant_id=call.principal.tenant_id,
+            email=body.email,
+            name=body.name,
+            role=body.role,
+            password=body.password,
+            keyed=keyed,
+        ),
+        answer_of=lambda account: created(
+            _shown(account), location=f"{location}/{account.id}", version=account.version
+        ),
     )
-    response = _user(account, status_code=201)
-    response.headers["Location"] = f"{kit.settings.base_path}/users/{account.id}"
-    return response
 
 
 @router.get("/users", response_model=Page[UserOut], summary="List users")
@@ -80,22 +86,24 @@ async def change_user(
 @router.get("/tenant", response_model=TenantOut, summary="Read the tenant")
 async def read_tenant(kit: Kit, caller: Staff) -> Response:
     """Show the caller's tenant."""
-    return _tenant(await kit.tenants.get(caller.tenant_id))
+    found, version = await tenant_settings.read(kit, caller.tenant_id)
+    return cached(found, headers={"ETag": etag(version)})
 
 
 @router.patch("/tenant", response_model=TenantOut, summary="Change the tenant")
 async def change_tenant(body: TenantChanges, kit: Kit, caller: Admin, if_match: IfMatch) -> Response:
     """Change name, currency or time zone."""
-    tenant = await kit.tenants.change(
+    tenant = await tenant_settings.change(
+        kit,
         caller.tenant_id,
         cast("tenants.TenantChanges", body.changes),
         check_version=WriteCondition(if_match, body.version).check,
     )
-    return _tenant(tenant)
+    return JsonResponse(tenant_settings.encode(tenant), headers={"ETag": etag(tenant.version)})
 
 
-def _user(account: Account, *, status_code: int = 200) -> Response:
-    return JsonResponse(_shown(account), status_code=status_code, headers={"ETag": etag(account.version)})
+def _user(account: Account) -> Response:
+    return JsonResponse(_shown(account), headers={"ETag": etag(account.version)})
 
 
 def _shown(account: Account) -> UserOut:
@@ -111,16 +119,3 @@ def _shown(account: Account) -> UserOut:
         created_at=account.created_at,
         updated_at=account.updated_at,
     )
-
-
-def _tenant(tenant: Tenant) -> Response:
-    shown = TenantOut(
-        id=tenant.id,
-        name=tenant.name,
-        currency=tenant.currency,
-        time_zone=tenant.time_zone,
-        version=tenant.version,
-        created_at=tenant.created_at,
-        updated_at=tenant.updated_at,
-    )
-    return JsonResponse(shown, headers={"ETag": etag(tenant.version)})

@@ -9,15 +9,23 @@ from contextlib import suppress
 from app.core.errors import StoreUnavailableError
 from app.core.passwords import refuse_weak_password
 from app.state.accounts import Account, AccountChanges
+from app.state.keyed import Keyed
 from app.state.kit import StateKit
 from app.state.principals import Role
 from app.state.versions import VersionCheck
 
 
 async def create_user(
-    kit: StateKit, *, tenant_id: str, email: str, name: str, role: Role, password: str
+    kit: StateKit,
+    *,
+    tenant_id: str,
+    email: str,
+    name: str,
+    role: Role,
+    password: str,
+    keyed: Keyed[Account] | None,
 ) -> Account:
-    """Make an active user of the tenant. Raises EmailTakenError, ValidationFailedError."""
+    """Make an active user of the tenant. Raises ValidationFailedError, and as `Accounts.create` does."""
     refuse_weak_password(password, email=email, field="password")
     return await kit.accounts.create(
         tenant_id=tenant_id,
@@ -25,6 +33,7 @@ async def create_user(
         name=name,
         role=role,
         password_hash=await kit.passwords.hash(password),
+        keyed=keyed,
     )
 
 

@@ -1,0 +1,189 @@
+"""`Idempotency-Key` at the edge: a route that creates something, and what it takes to be safe to repeat.
+
+    @router.post("", status_code=201)
+    async def create(body: NewThing, kit: Kit, call: KeyedCaller) -> Response:
+        return await call.once(
+            lambda keyed: service.create(kit, call.principal, body, keyed),
+            answer_of=lambda thing: created(_shown(thing), location=f"/…/{thing.id}", version=thing.version),
+        )
+
+`keyed_caller` takes the place of `Caller` (and of `requires(role)`). It admits the caller in the same one
+round trip; only a request with a key then costs a read of MongoDB by key. The service passes `keyed` on to
+the write that decides, `Idempotency.insert` or `Idempotency.run`, which commits the answer with the effect. A
+request without a key goes through the same lines with `keyed` being None.
+
+A replay costs no rate limit: what admission counted is given back, and a limit that is used up (which counts
+nothing) refuses only what turns out not to be a replay. The body is read here, after admission, to know what
+the request asks for: as JSON, so that neither white space nor the order of members matters; path and query
+belong to it, too. For routes with JSON bodies.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Annotated, Any, Final, TypeVar
+
+import orjson
+from fastapi import Depends, Header, Request
+from starlette.responses import Response
+
+from app.core.errors import CargoFlowError, ValidationFailedError
+from app.http.admission import Admitted, kit, weigh, wrong_role
+from app.http.context import context_of
+from app.http.etags import etag
+from app.http.json_request import JsonRequest
+from app.http.limits import announce
+from app.http.responses import JsonResponse, encode
+from app.state.idempotency import KEYS
+from app.state.keyed import AlreadyDoneError, Answer, AnswerOf, Claim, InFlightError, Keyed, KeyReusedError
+from app.state.kit import StateKit
+from app.state.principals import Principal, Role
+
+HEADER: Final = "Idempotency-Key"
+KEY_MAX_CHARACTERS: Final = 255
+REPLAYED: Final = {"Idempotent-Replayed": "true"}
+_SERVER_ERROR: Final = 500
+
+T = TypeVar("T")
+
+KeyHeader = Annotated[
+    str | None,
+    Header(
+        alias=HEADER,
+        description="Repeat the request with the same key as often as you like: it has one effect, and the "
+        "first answer comes back, for 24 hours.",
+        # told, not checked by FastAPI, which would do so before the caller is known
+        json_schema_extra={"minLength": 1, "maxLength": KEY_MAX_CHARACTERS, "pattern": "^[!-~]+$"},
+    ),
+]
+
+
+class KeyedCall:
+    """A caller with a request that may carry a key. Made by the dependency, for one request."""
+
+    def __init__(
+        self, request: Request, admitted: Admitted, claim: Claim | None, within: str, known: Answer | None
+    ) -> None:
+        """`known` is the answer to the first request of this kind, if there was one."""
+        self.principal: Principal = admitted.principal
+        self._request = request
+        self._admitted = admitted
+        self._claim = claim
+        self._within = within
+        self._known = known
+
+    async def once(
+        self, effect: Callable[[Keyed[T] | None], Awaitable[T]], *, answer_of: AnswerOf[T]
+    ) -> Response:
+        """Have the effect and answer it, unless it was had before: then send the first answer again.
+
+        `effect` hands what it is given to `Idempotency.insert` or `run` and returns what it made; it is not
+        called at all for a replay that is known beforehand. Raises what `effect` raises.
+        """
+        first = self._known
+        if first is None:
+            try:
+                made = await effect(None if self._claim is None else Keyed(self._claim, answer_of))
+            except AlreadyDoneError as done:
+                first = done.answer
+            except CargoFlowError as refusal:
+                first = await self._answer_of_twin(refusal)
+                if first is None:
+                    raise
+            else:
+                if self._claim is not None:
+                    self._kit.metrics.idempotent("first")
+                return _response(answer_of(made))
+        return await self._replay(first)
+
+    @property
+    def _kit(self) -> StateKit:
+        return kit(self._request)
+
+    async def _answer_of_twin(self, refusal: CargoFlowError) -> Answer | None:
+        """Look again when a rule says no: a twin that was quicker may be the reason."""
+        undecided = isinstance(refusal, KeyReusedError | InFlightError) or refusal.status >= _SERVER_ERROR
+        if self._claim is None or undecided:
+            return None
+        stored = await self._kit.idempotency.find(self._claim.key, within=self._within)
+        return None if stored is None else self._kit.idempotency.answer_to(stored, self._claim)
+
+    async def _replay(self, first: Answer) -> Response:
+        self._kit.metrics.idempotent("replayed")
+        charge = self._admitted.charge
+        await self._kit.limits.refund(charge)
+        if charge.windows:
+            announce(self._request, replace(charge.standing, remaining=charge.standing.remaining + 1))
+        return _response(replace(first, headers={**first.headers, **REPLAYED}))
+
+
+def keyed_caller(*roles: Role, within: str = KEYS) -> Callable[..., Awaitable[KeyedCall]]:
+    """Return a dependency that admits a caller, of one of these roles if any are named, with a keyed request.
+
+    `within` names the collection whose documents carry the keys, for routes that use `Idempotency.insert`.
+    """
+
+    async def call(request: Request, idempotency_key: KeyHeader = None) -> KeyedCall:
+        admitted = await weigh(request)
+        refusal, known = admitted.refusal, None
+        forbidden = wrong_role(admitted.principal, roles)
+        if forbidden is not None:
+            raise refusal or forbidden
+        if idempotency_key is None:
+            if refusal is not None:
+                raise refusal
+            return KeyedCall(request, admitted, None, within, None)
+        idempotency = kit(request).idempotency
+        key = _scoped(request, admitted.principal, refusal)
+        stored = await idempotency.find(key, within=within)
+        if stored is None and refusal is not None:
+            raise refusal
+        claim = idempotency.claim(key, await _canonical(request))
+        if stored is not None:
+            try:
+                known = idempotency.answer_to(stored, claim)
+            except KeyReusedError as reused:
+                raise refusal or reused from None
+        return KeyedCall(request, admitted, claim, within, known)
+
+    return call
+
+
+KeyedCaller = Annotated[KeyedCall, Depends(keyed_caller())]
+"""A living user with a request that may carry a key; keys are kept in `idempotency_keys`."""
+
+
+def created(content: Any, *, location: str, version: int, status: int = 201) -> Answer:
+    """Return the answer that shows what was made; `content` is anything JSON-like, or JSON in bytes."""
+    body = content if isinstance(content, bytes) else encode(content)
+    return Answer(status, body, {"ETag": etag(version), "Location": location})
+
+
+def _scoped(request: Request, principal: Principal, refusal: Exception | None) -> str:
+    """Return the scoped key of the request. Raises what a malformed one deserves."""
+    keys = request.headers.getlist(HEADER)
+    well_formed = len(keys) == 1 and 1 <= len(keys[0]) <= KEY_MAX_CHARACTERS
+    if not well_formed or not all("!" <= character <= "~" for character in keys[0]):
+        raise refusal or ValidationFailedError(
+            f"The {HEADER} is malformed.",
+            errors=[
+                {"field": HEADER, "message": f"one, of 1 to {KEY_MAX_CHARACTERS} visible ASCII characters"}
+            ],
+        )
+    return kit(request).idempotency.scoped(
+        tenant_id=principal.tenant_id,
+        user_id=principal.user_id,
+        route=f"{request.method} {context_of(request.scope).template}",
+        key=keys[0],
+    )
+
+
+async def _canonical(request: Request) -> bytes:
+    """Return what the request asks for. Raises what reading JSON raises."""
+    strict = request if isinstance(request, JsonRequest) else JsonRequest(request.scope, request.receive)
+    body: Any = await strict.json() if await strict.has_json() else None
+    asked = [request.scope["path"], request.scope["query_string"].decode("latin-1"), body]
+    return orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)
+
+
+def _response(answer: Answer) -> Response:
+    return JsonResponse(answer.body, status_code=answer.status, headers=dict(answer.headers))
