@@ -17,6 +17,7 @@ from app.features.auth.api_key_routes import router as api_keys
 from app.features.auth.routes import router as auth
 from app.features.bookings.draft_routes import router as drafts
 from app.features.bookings.routes import router as bookings
+from app.features.jobs.routes import router as jobs
 from app.features.operations import docs
 from app.features.operations.routes import router as operations
 from app.features.sessions.routes import router as sessions
@@ -55,7 +56,7 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
 
     api = Api(settings=chosen, metrics=metrics, clock=machine, lifespan=lifespan)
     api.include_router(operations)
-    for feature in (auth, api_keys, users, sessions, addresses, drafts, bookings, cluster):
+    for feature in (auth, api_keys, users, sessions, addresses, drafts, bookings, jobs, cluster):
         api.include_router(feature, prefix=chosen.base_path)
     if chosen.serves_docs:
         api.include_router(docs.router)
