@@ -16,14 +16,16 @@ pages O(page).
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from pymongo.errors import DuplicateKeyError
 
-from app.core.errors import NotFoundError
+from app.core.errors import NotFoundError, StoreUnavailableError
 from app.features.bookings.cached import lists_of_a_tenant, lists_with_a_new_booking
+from app.features.bookings.jobs import COLLECTION, follow_up
 from app.features.bookings.numbers import new_number
 from app.features.bookings.transitions import Status
 from app.state.documents import Decide, VersionedDocuments
@@ -79,9 +81,10 @@ class BookingStore:
         self._mongo = kit.mongo
         self._cache = kit.cache
         self._clock = kit.clock
+        self._jobs = kit.jobs
         self._idempotency = kit.idempotency
-        self._rows = kit.mongo.collection("bookings")
-        self._documents = VersionedDocuments(kit.mongo, "bookings", clock=kit.clock)
+        self._rows = kit.mongo.collection(COLLECTION)
+        self._documents = VersionedDocuments(kit.mongo, COLLECTION, clock=kit.clock)
 
     async def insert(self, document: Document, keyed: Keyed[Document] | None) -> Document | None:
         """Insert a booking and return it, under another number if its own is taken; None if its draft is
@@ -89,20 +92,14 @@ class BookingStore:
 
         Raises with a key what `Idempotency.insert` raises.
         """
+        document = {**document, "outbox": self._jobs.outbox([follow_up(document)])}
         owner = {"tenant_id": document["tenant_id"], "user_id": document["user_id"]}
         async with self._cache.changing(*lists_with_a_new_booking(**owner)):
-            while True:
-                try:
-                    await self._idempotency.insert("bookings", document, keyed, document)
-                except DuplicateKeyError as error:
-                    taken = (error.details or {}).get("keyPattern", {})
-                    if "draft_id" in taken:
-                        return None
-                    if "number" not in taken:
-                        raise
-                    document = {**document, "number": new_number()}
-                else:
-                    return document
+            made = await self._insert(document, keyed)
+        if made is not None:
+            with suppress(StoreUnavailableError):  # a worker does it in a few seconds
+                await self._jobs.relay(COLLECTION, made["_id"])
+        return made
 
     async def get(self, caller: Principal, booking_id: str) -> Document:
         """Return a booking. Raises NotFoundError, also for what the caller may not see."""
@@ -158,3 +155,17 @@ class BookingStore:
                 scope_of(caller), booking_id, decide, check_version=check_version
             )
         return after
+
+    async def _insert(self, document: Document, keyed: Keyed[Document] | None) -> Document | None:
+        while True:
+            try:
+                await self._idempotency.insert(COLLECTION, document, keyed, document)
+            except DuplicateKeyError as error:
+                taken = (error.details or {}).get("keyPattern", {})
+                if "draft_id" in taken:
+                    return None
+                if "number" not in taken:
+                    raise
+                document = {**document, "number": new_number()}
+            else:
+                return document
