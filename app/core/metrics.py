@@ -100,6 +100,15 @@ class Metrics(Collector):
         self._hot_reads = _Counts(
             "cargoflow_hot_reads", "Reads of hot copies by outcome.", ("cache", "outcome")
         )
+        self._cache_reads = _Counts(
+            "cargoflow_cache_reads", "Reads through the cache by kind and outcome.", ("kind", "outcome")
+        )
+        self._cache_load_failures = _Counts(
+            "cargoflow_cache_load_failures", "Loads for the cache that failed.", ("kind",)
+        )
+        self._realtime = _Counts(
+            "cargoflow_realtime", "Events and subscriptions by kind of channel.", ("kind", "outcome")
+        )
         self._limited = _Counts("cargoflow_rate_limited", "Requests refused by a rate limit.", ("policy",))
         self._logins = _Counts("cargoflow_logins", "Attempts to log in by outcome.", ("outcome",))
         self._locks = _Counts(
@@ -139,6 +148,20 @@ class Metrics(Collector):
     def hot_read(self, cache: str, outcome: str) -> None:
         """Count one read of a hot copy: `hit`, `miss` or another outcome."""
         self._hot_reads.add(cache, outcome)
+
+    def cache_read(self, kind: str, outcome: str) -> None:
+        """Count one read through the cache: `hit`, `miss`, `stale` or `bypass`."""
+        self._cache_reads.add(kind, outcome)
+
+    def cache_load_failed(self, kind: str) -> None:
+        """Count one load for the cache that failed."""
+        self._cache_load_failures.add(kind)
+
+    def realtime(self, kind: str, outcome: str) -> None:
+        """Count an event that was `appended`, `repeated` or `refused`, or a subscription that was
+        `recovered`, `unrecovered`, or ended: `slow`, `gap`.
+        """
+        self._realtime.add(kind, outcome)
 
     def rate_limited(self, policy: str) -> None:
         """Count one request refused by the limit called `policy`."""
@@ -191,6 +214,8 @@ class Metrics(Collector):
             self._locks,
             self._idempotent,
         ):
+            yield counts.family()
+        for counts in (self._cache_reads, self._cache_load_failures, self._realtime):
             yield counts.family()
         tokens = GaugeMetricFamily(
             "cargoflow_lock_token_max", "The highest fencing token seen, by kind of lock.", labels=("kind",)

@@ -207,7 +207,7 @@ class HotCopies:
             if isinstance(error, CargoFlowError) and not isinstance(error, StoreUnavailableError):
                 await self._settle_write(names, nonce, HotWrite(MISS), protected=True)
             elif not protected:
-                self._generations_owed += 1
+                self.distrust()
             raise
         await self._settle_write(names, nonce, write if protected else HotWrite(MISS), protected=protected)
 
@@ -219,12 +219,20 @@ class HotCopies:
         try:
             await run(hot_lua.SETTLE, names, (nonce, write.mode, *write.copy.arguments()))
         except StoreUnavailableError:
-            self._generations_owed += 1
+            self.distrust()
+
+    def distrust(self) -> None:
+        """Have the next beat start a new generation: a write was made that Redis could not be told of."""
+        self._generations_owed += 1
 
     def count(self, name: str, outcome: str) -> None:
         """Count a read for metrics and `/cache-stats`; `name` begins with the kind of document."""
         kind = name.partition(":")[0]
         self._metrics.hot_read(kind, outcome)
+        self.tally(kind, outcome)
+
+    def tally(self, kind: str, outcome: str) -> None:
+        """Add one to what the next beat adds to the cluster's sums behind `stats`."""
         self._uncounted[f"{kind}.{outcome}"] += 1
 
     async def beat_forever(self) -> None:

@@ -8,7 +8,7 @@ is filled in a later one. `READ` and `STORE` are functions that other scripts bu
 
 from app.state.redis import Script
 
-_NOW = """
+NOW = """
 local function now_ms()
   local t = redis.call('TIME')
   return t[1] * 1000 + math.floor(t[2] / 1000)
@@ -28,7 +28,7 @@ end
 """
 
 READ = (
-    _NOW
+    NOW
     + _WRITERS
     + """
 local function hot_read(copy, guard, generation, now, nonce, lease_ms, claim_ms)
@@ -91,7 +91,7 @@ return hot_reply(hot_read(KEYS[2], KEYS[3], generation, now_ms(), ARGV[1], ARGV[
 
 SWAP = Script(
     "hot.swap",
-    _NOW
+    NOW
     + STORE
     + """
 local generation, c = redis.call('GET', KEYS[1]), redis.call('HMGET', KEYS[2], 'g', 'head')
@@ -103,7 +103,7 @@ return 1
 
 FILL = Script(
     "hot.fill",
-    _NOW
+    NOW
     + STORE
     + """
 local generation, guard = redis.call('GET', KEYS[1]), redis.call('HMGET', KEYS[3], 'lease', 'g')
@@ -116,7 +116,7 @@ return 1
 
 BEGIN = Script(
     "hot.begin",
-    _NOW
+    NOW
     + _WRITERS
     + """
 local now, generation = now_ms(), redis.call('GET', KEYS[1])
@@ -134,7 +134,7 @@ return {'hit', 0, 0, c[2], c[3]}
 
 SETTLE = Script(
     "hot.settle",
-    _NOW
+    NOW
     + _WRITERS
     + STORE
     + """

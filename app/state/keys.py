@@ -5,6 +5,8 @@ under another one. Scripts touch several keys at once, so a Redis Cluster would 
 wants one primary (see SCALING.md).
 """
 
+from collections.abc import Sequence
+
 HOT_COPY_TTL_MS = 60_000
 """No copy is believed for longer, whatever else fails."""
 HOT_LEASE_TTL_MS = 5_000
@@ -17,6 +19,14 @@ GENERATION_LEASE_MS = 900
 """Copies are believed only while some replica has reached Redis this recently; below `redis_timeout_s`, see
 `hot`.
 """
+CACHE_LIFE_MAX_MS = 24 * 3600 * 1000
+"""No entry of the cache lives longer, fresh and stale together; generations live at least as long."""
+CACHE_LEASE_TTL_MS = 3_000
+"""How long a loader that died keeps others from loading."""
+CACHE_WRITER_TTL_MS = 10_000
+"""How long a writer that died keeps others from filling; above every store timeout of one write."""
+CACHE_RETRY_PAUSE_MS = 1_000
+"""How long something stale is served after a failed load before the next one tries."""
 
 GENERATION = "cf:hot:generation"
 CACHE_STATS = "cf:stats:cache"
@@ -25,6 +35,10 @@ CACHE_STATS = "cf:stats:cache"
 HOT_COPY_PREFIX = "cf:hot:c:"
 HOT_GUARD_PREFIX = "cf:hot:w:"
 RATE_WINDOW_PREFIX = "cf:rl:"
+_STREAM_PREFIX = "cf:rt:s:"
+_STREAM_GUARD_PREFIX = "cf:rt:g:"
+_CACHE_ENTRY_PREFIX = "cf:cache:e:"
+_CACHE_OWNER_PREFIX = "cf:cache:o:"
 
 
 def hot_copy(name: str) -> str:
@@ -67,3 +81,27 @@ def user_name(tenant_id: str, user_id: str) -> str:
 def owned_name(kind: str, tenant_id: str, user_id: str, document_id: str) -> str:
     """Name of the hot copy of what one user owns; the edge script builds it from a credential's owner."""
     return f"{kind}:{owner(tenant_id, user_id)}:{document_id}"
+
+
+def cache_entry(kind: str, owner_ids: Sequence[str], digest: str) -> str:
+    """An entry of the cache; TTL its fresh and its stale time, or CACHE_LIFE_MAX_MS until it is filled."""
+    return f"{_CACHE_ENTRY_PREFIX}{':'.join((kind, *owner_ids, digest))}"
+
+
+def cache_owner(owner_ids: Sequence[str]) -> str:
+    """The generations of what is cached for a tenant, a user of it, or (no id) everybody; TTL
+    CACHE_LIFE_MAX_MS from the last load.
+    """
+    return f"{_CACHE_OWNER_PREFIX}{':'.join(owner_ids)}"
+
+
+def stream(tenant_id: str, channel: str) -> str:
+    """The events of a tenant's channel, and the name under which they are published; TTL the channel's kind's
+    from the last event.
+    """
+    return f"{_STREAM_PREFIX}{tenant_id}:{channel}"
+
+
+def stream_guard(tenant_id: str, channel: str) -> str:
+    """The highest epoch of a channel and the callers' ids of the events it holds; TTL as the stream's."""
+    return f"{_STREAM_GUARD_PREFIX}{tenant_id}:{channel}"

@@ -17,6 +17,7 @@ from app.core.tokens import AccessTokens
 from app.core.version import VERSION
 from app.state.accounts import Accounts
 from app.state.api_keys import ApiKeys
+from app.state.cache import Cache
 from app.state.hot import HotCopies
 from app.state.idempotency import Idempotency
 from app.state.indexes import ensure_indexes
@@ -26,6 +27,7 @@ from app.state.mongo import Document, MongoStore
 from app.state.principals import Principals
 from app.state.processes import Identity, Kind, Processes
 from app.state.rate_limits import Rate, RateLimits, parse_rate
+from app.state.realtime import Realtime
 from app.state.redis import RedisStore
 from app.state.sessions import Sessions
 from app.state.store_clock import StoreClock
@@ -56,6 +58,8 @@ class StateKit:
     api_keys: ApiKeys
     sessions: Sessions
     locks: Locks
+    cache: Cache
+    realtime: Realtime
 
 
 def tier_rates(settings: Settings) -> Mapping[Tier, Rate]:
@@ -120,6 +124,8 @@ async def open_kit(
         locks=Locks(
             mongo=mongo, processes=processes, clock=clock, metrics=metrics, holder=settings.replica_name
         ),
+        cache=Cache(redis=redis, hot=hot, clock=clock, metrics=metrics),
+        realtime=Realtime(redis=redis, clock=clock, metrics=metrics),
     )
     try:
         async with asyncio.TaskGroup() as probes:
@@ -128,6 +134,7 @@ async def open_kit(
                 probes.create_task(hot.beat_forever()),
                 probes.create_task(processes.beat_forever()),
                 probes.create_task(processes.sweep_forever()),
+                probes.create_task(kit.realtime.listen_forever()),
             ]
             try:
                 yield kit

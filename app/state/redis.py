@@ -59,20 +59,22 @@ class RedisStore:
 
     def __init__(self, settings: Settings, clock: Clock, metrics: Metrics) -> None:
         """Connects lazily: a Redis that is down does not keep a replica from starting."""
+        self._url = settings.redis_url.get_secret_value()
+        self._client_name = f"cargoflow-{settings.replica_name}"
         self._pool: redis.asyncio.BlockingConnectionPool = redis.asyncio.BlockingConnectionPool.from_url(
-            settings.redis_url.get_secret_value(),
+            self._url,
             max_connections=settings.db_pool_max,
             timeout=settings.redis_timeout_s,
             socket_connect_timeout=settings.redis_timeout_s,
             # the guard's timeout covers the whole call; a second timer each read would only cost CPU
             socket_timeout=None,
             retry=Retry(NoBackoff(), 0),  # a counting script must not run twice by itself
-            client_name=f"cargoflow-{settings.replica_name}",
+            client_name=self._client_name,
             # listening for them switches off the pool's check for connections that died: 30 of 30 failed once
             maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
         self.client: redis.asyncio.Redis = redis.asyncio.Redis(connection_pool=self._pool)
-        self._timeout_s = settings.redis_timeout_s
+        self.timeout_s = settings.redis_timeout_s
         self._clock = clock
         self._metrics = metrics
         self._breaker = Breaker("Redis", metrics)
@@ -83,7 +85,7 @@ class RedisStore:
         return StoreGuard(
             breaker=self._breaker,
             command=command,
-            timeout_s=self._timeout_s,
+            timeout_s=self.timeout_s,
             unavailable=UNAVAILABLE,
             clock=self._clock,
             metrics=self._metrics,
@@ -120,7 +122,7 @@ class RedisStore:
         """
         started_s = self._clock.monotonic_s()
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self.timeout_s):
                 result = await self._evaluate(script, keys, arguments)
         except UNAVAILABLE as error:
             self._breaker.failed(error)
@@ -135,6 +137,22 @@ class RedisStore:
             return await self.client.evalsha(script.sha, len(keys), *keys, *arguments)
         except redis.exceptions.NoScriptError:
             return await self.client.eval(script.lua, len(keys), *keys, *arguments)
+
+    def dedicated_connection(self) -> redis.asyncio.Connection:
+        """Return a new connection, not connected yet, outside of the pool and of every guard: for listening
+        to what Redis sends unasked. Its user sets the timeouts and disconnects it.
+        """
+        pool = redis.asyncio.ConnectionPool.from_url(
+            self._url,
+            socket_timeout=None,
+            socket_connect_timeout=self.timeout_s,
+            retry=Retry(NoBackoff(), 0),
+            client_name=f"{self._client_name}-listener",
+            protocol=2,
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
+        )
+        connection: redis.asyncio.Connection = pool.make_connection()  # type: ignore[no-untyped-call]
+        return connection
 
     @property
     def health(self) -> StoreHealth:

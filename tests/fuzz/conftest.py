@@ -13,10 +13,11 @@ UNLIMITED = "1000000/minute"
 PASSWORD = "a-long-enough-passphrase"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def target(
     mongo_engine: MongoEngine, redis_engine: RedisEngine, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Replica]:
+    # a module's and not the session's: it beats on the Redis that later tests have for themselves
     settings = Settings(
         app_env="development",
         mongodb_uri=mongo_engine.uri(f"fuzz_{secrets.token_hex(6)}"),
@@ -37,7 +38,7 @@ def target(
         replica.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def admin_token(target: Replica) -> str:
     """An access token of the admin of a company of their own."""
     body = {

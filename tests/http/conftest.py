@@ -224,6 +224,9 @@ async def serving(sample_app: Api, sample_settings: Settings) -> AsyncIterator[S
         yield Serving(server, listener.getsockname()[1], task)
         server.should_exit = server.force_exit = True
         await task
+        # uvicorn leaves the lifespan open when it is forced: the probes of twenty such applications, all of a
+        # MongoDB that is not there, take every thread that the driver has in this process
+        await server.lifespan.shutdown()
 
 
 class Lines(logging.Handler):

@@ -20,6 +20,7 @@ from app.core.passwords import refuse_weak_password
 from app.core.settings import Tier
 from app.state.accounts import Account, EmailTakenError
 from app.state.api_keys import ApiKey
+from app.state.cache_kinds import everything_of
 from app.state.kit import StateKit
 from app.state.logins import Device, Login
 from app.state.mail_outbox import Outbox
@@ -97,6 +98,7 @@ async def log_out(kit: StateKit, caller: Principal) -> None:
         await kit.logins.end(
             tenant_id=caller.tenant_id, user_id=caller.user_id, login_id=caller.credential.id
         )
+    await _forget_cached(kit, caller)
 
 
 async def log_out_everywhere(kit: StateKit, caller: Principal) -> None:
@@ -104,6 +106,7 @@ async def log_out_everywhere(kit: StateKit, caller: Principal) -> None:
     account = await kit.accounts.end_logins(tenant_id=caller.tenant_id, user_id=caller.user_id)
     with suppress(StoreUnavailableError):
         await kit.logins.sweep(account)
+    await _forget_cached(kit, caller)
 
 
 async def change_password(
@@ -163,6 +166,11 @@ async def create_api_key(kit: StateKit, caller: Principal, *, name: str, tier: T
     if tier != "standard" and caller.role != "admin":
         raise ForbiddenError(f"Keys of the tier {tier} are for admins to make.")
     return await kit.api_keys.create(tenant_id=caller.tenant_id, user_id=caller.user_id, name=name, tier=tier)
+
+
+async def _forget_cached(kit: StateKit, caller: Principal) -> None:
+    """Who leaves leaves nothing of theirs in the cache."""
+    await kit.cache.invalidate(everything_of(tenant_id=caller.tenant_id, user_id=caller.user_id))
 
 
 async def _begin(kit: StateKit, account: Account, device: Device) -> Entry:

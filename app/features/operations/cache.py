@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 
 from app.features.operations.schemas import CacheStats
+from app.state.cache import LOAD_FAILED
 
 _HIT = "hit"
 
 
 def summarise(by_kind: Mapping[str, Mapping[str, int]]) -> CacheStats:
     """Add up what the cluster counted, given by kind of document and outcome."""
-    reads = sum(sum(outcomes.values()) for outcomes in by_kind.values())
+    reads = sum(sum(outcomes.values()) - outcomes.get(LOAD_FAILED, 0) for outcomes in by_kind.values())
     hits = sum(outcomes.get(_HIT, 0) for outcomes in by_kind.values())
     return CacheStats(
         hits=hits,

@@ -41,14 +41,16 @@ class Readiness(ResponseModel):
 
 
 class CacheStats(ResponseModel):
-    """Reads of hot copies over the whole cluster, since Redis was last emptied."""
+    """Reads of hot copies and of the cache over the whole cluster, since Redis was last emptied."""
 
     hits: int
     reads: int
     hit_ratio: float | None
     """Null before the first read."""
     by_kind: dict[str, dict[str, int]]
-    """Reads by kind of document and outcome."""
+    """Reads by kind and outcome: hot copies by kind of document, entries of the cache as `cache/…`, for which
+    `load_failed` counts the loads that failed.
+    """
 
 
 class ProblemDescription(ResponseModel):

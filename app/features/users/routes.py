@@ -5,9 +5,10 @@ from typing import Annotated, cast
 from fastapi import Depends, Response
 
 from app.core.moments import from_milliseconds, to_milliseconds
-from app.features.users import service
+from app.features.users import service, tenant_settings
 from app.features.users.schemas import NewUser, TenantChanges, TenantOut, UserChanges, UserOut
 from app.http.admission import Admin, Kit, requires
+from app.http.cached import cached
 from app.http.etags import IfMatch, WriteCondition, etag
 from app.http.idempotency import KeyedCall, created, keyed_caller
 from app.http.paging import LIMIT_DEFAULT, PageCursor, PageLimit, decode_cursor, page_of
@@ -17,7 +18,6 @@ from app.http.schemas import Page
 from app.state import tenants
 from app.state.accounts import Account, AccountChanges
 from app.state.principals import Principal
-from app.state.tenants import Tenant
 
 router = ApiRouter(tags=["Users"])
 
@@ -86,18 +86,20 @@ async def change_user(
 @router.get("/tenant", response_model=TenantOut, summary="Read the tenant")
 async def read_tenant(kit: Kit, caller: Staff) -> Response:
     """Show the caller's tenant."""
-    return _tenant(await kit.tenants.get(caller.tenant_id))
+    found, version = await tenant_settings.read(kit, caller.tenant_id)
+    return cached(found, headers={"ETag": etag(version)})
 
 
 @router.patch("/tenant", response_model=TenantOut, summary="Change the tenant")
 async def change_tenant(body: TenantChanges, kit: Kit, caller: Admin, if_match: IfMatch) -> Response:
     """Change name, currency or time zone."""
-    tenant = await kit.tenants.change(
+    tenant = await tenant_settings.change(
+        kit,
         caller.tenant_id,
         cast("tenants.TenantChanges", body.changes),
         check_version=WriteCondition(if_match, body.version).check,
     )
-    return _tenant(tenant)
+    return JsonResponse(tenant_settings.encode(tenant), headers={"ETag": etag(tenant.version)})
 
 
 def _user(account: Account) -> Response:
@@ -117,16 +119,3 @@ def _shown(account: Account) -> UserOut:
         created_at=account.created_at,
         updated_at=account.updated_at,
     )
-
-
-def _tenant(tenant: Tenant) -> Response:
-    shown = TenantOut(
-        id=tenant.id,
-        name=tenant.name,
-        currency=tenant.currency,
-        time_zone=tenant.time_zone,
-        version=tenant.version,
-        created_at=tenant.created_at,
-        updated_at=tenant.updated_at,
-    )
-    return JsonResponse(shown, headers={"ETag": etag(tenant.version)})

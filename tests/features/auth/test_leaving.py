@@ -1,3 +1,4 @@
+import asyncio
 from http.cookies import SimpleCookie
 
 import httpx
@@ -5,6 +6,7 @@ import httpx
 from app.core.settings import Settings
 from app.state.kit import StateKit, open_kit
 from tests.features.auth.calls import PASSWORD, bearer, log_in, me, refresh, register
+from tests.state.cached_things import Source, my_list
 from tests.state.people import ensure_indexes, new_account, new_person
 from tests.state.people import log_in as begin_login
 from tests.waiting import held_by_one_task, until
@@ -35,6 +37,20 @@ async def test_logging_out_everywhere_ends_all_logins_but_no_api_key(api: httpx.
         assert (await refresh(api, session["refresh_token"])).status_code == 401
     assert (await api.get("/auth/me", headers={"X-API-Key": key})).status_code == 200
     assert (await log_in(api)).status_code == 200
+
+
+async def test_whoever_logs_out_leaves_nothing_of_theirs_in_the_cache(
+    api: httpx.AsyncClient, kit: StateKit
+) -> None:
+    await ensure_indexes(kit)
+    for path in ("/auth/logout", "/auth/logout-all"):
+        person, source = await new_person(kit), Source()
+        owner = {"tenant_id": person.account.tenant_id, "user_id": person.account.id}
+        async with asyncio.timeout(20):
+            while (await kit.cache.read(my_list(**owner), source.load)).outcome != "hit":
+                pass
+        assert (await api.post(path, headers=person.headers)).status_code == 204
+        assert (await kit.cache.read(my_list(**owner), source.load)).outcome == "miss"
 
 
 async def test_whatever_ends_a_login_is_known_to_the_other_replica_with_the_answer(

@@ -6,6 +6,7 @@ import pytest
 
 from app.features.users.schemas import time_zones
 from app.state.kit import StateKit
+from tests.engines import RedisEngine
 from tests.state.people import Person, new_person
 
 
@@ -74,3 +75,59 @@ async def test_changing_nothing_moves_no_version(api: httpx.AsyncClient, admin: 
 
 def test_the_usual_time_zones_are_known() -> None:
     assert {"UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata"} <= time_zones()
+
+
+async def test_the_tenant_is_cached_until_it_is_changed(
+    api: httpx.AsyncClient, kit: StateKit, admin: Person
+) -> None:
+    clerk = await new_person(kit, role="underwriter", tenant_id=admin.account.tenant_id)
+    first = await api.get("/tenant", headers=admin.headers)
+    assert first.headers["x-cache"] == "MISS"
+    async with asyncio.timeout(20):
+        while (again := await api.get("/tenant", headers=clerk.headers)).headers["x-cache"] != "HIT":
+            pass
+    assert (again.content, again.headers["etag"]) == (first.content, first.headers["etag"])
+    for name in ("Nordwind SE", "Nordwind AG"):
+        changed = await api.patch("/tenant", json={"name": name}, headers=admin.headers)
+        read = await api.get("/tenant", headers=clerk.headers)
+        assert read.headers["x-cache"] == "MISS"
+        assert (read.content, read.headers["etag"]) == (changed.content, changed.headers["etag"])
+
+
+async def test_another_tenants_settings_are_never_read_from_the_cache(
+    api: httpx.AsyncClient, kit: StateKit, admin: Person
+) -> None:
+    stranger = await new_person(kit, role="admin")
+    for _ in range(3):
+        for person in (admin, stranger):
+            read = await api.get("/tenant", headers=person.headers)
+            assert read.json()["id"] == person.account.tenant_id
+
+
+async def test_a_refused_change_leaves_no_barrier(api: httpx.AsyncClient, admin: Person) -> None:
+    refused = await api.patch("/tenant", json={"name": "X", "version": 7}, headers=admin.headers)
+    assert refused.status_code == 409
+    assert (await api.get("/tenant", headers=admin.headers)).headers["x-cache"] == "MISS"
+
+
+async def test_without_redis_the_tenant_is_read_past_the_cache(
+    api: httpx.AsyncClient, kit: StateKit, admin: Person, redis_engine: RedisEngine
+) -> None:
+    redis_engine.kill()
+    read = await api.get("/tenant", headers=admin.headers)
+    assert (read.status_code, read.headers["x-cache"]) == (200, "BYPASS")
+
+
+async def test_the_cache_is_counted_next_to_the_hot_copies(
+    api: httpx.AsyncClient, kit: StateKit, admin: Person
+) -> None:
+    for _ in range(5):
+        await api.get("/tenant", headers=admin.headers)
+    kit.hot.tally("cache/tenant", "load_failed")
+    await kit.hot.beat()
+    stats = (await api.get("http://cargoflow.test/cache-stats")).json()
+    reads = stats["by_kind"]["cache/tenant"]
+    assert reads.pop("load_failed") == 1
+    assert sum(reads.values()) == 5
+    others = [outcomes for kind, outcomes in stats["by_kind"].items() if kind != "cache/tenant"]
+    assert stats["reads"] == 5 + sum(sum(outcomes.values()) for outcomes in others)
