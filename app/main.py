@@ -14,6 +14,7 @@ from app.core.settings import Settings, SettingsError, load_settings
 from app.features.admin.cluster_routes import router as cluster
 from app.features.auth.api_key_routes import router as api_keys
 from app.features.auth.routes import router as auth
+from app.features.jobs.routes import router as jobs
 from app.features.operations import docs
 from app.features.operations.routes import router as operations
 from app.features.sessions.routes import router as sessions
@@ -52,7 +53,7 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
 
     api = Api(settings=chosen, metrics=metrics, clock=machine, lifespan=lifespan)
     api.include_router(operations)
-    for feature in (auth, api_keys, users, sessions, cluster):
+    for feature in (auth, api_keys, users, sessions, jobs, cluster):
         api.include_router(feature, prefix=chosen.base_path)
     if chosen.serves_docs:
         api.include_router(docs.router)
