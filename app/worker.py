@@ -1,57 +1,54 @@
-"""One worker process (`python -m app.worker`): delivers mails, frees what dead holders of locks left, and
-removes expired idempotency keys.
+"""One worker process (`python -m app.worker`): runs jobs, ticks the schedule, and tidies up after the dead.
 
-On SIGTERM or SIGINT it finishes the mail it is at and exits 0. With a store gone it waits and tries again.
-Any number of workers share the work. A wrong environment is one line on stderr and exit status 78.
+On SIGTERM or SIGINT it claims nothing more, lets what runs finish for DRAIN_TIMEOUT_S, hands back the rest,
+and exits 0. With a store gone it waits and tries again. Any number of workers share the work. A wrong
+environment is one line on stderr and exit status 78.
 """
 
 import asyncio
 import logging
-import random
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Sequence
 from typing import Final
 
-from app.core.errors import StoreUnavailableError
 from app.core.logging import configure_logging
 from app.core.settings import Settings, SettingsError, load_settings
-from app.features.auth.mail import Postman
-from app.state.kit import open_kit
+from app.features.auth import jobs as auth
+from app.features.bookings import jobs as bookings
+from app.state import schedule
+from app.state.job_run import Handler
+from app.state.job_worker import work_on_jobs
+from app.state.kit import StateKit, open_kit
+from app.state.schedule import Scheduled
 
 _log = logging.getLogger("cargoflow.worker")
 
 EXIT_SETTINGS: Final = 78
 """EX_CONFIG of sysexits.h."""
-POLL_INTERVAL_S: Final = 1.0
+
+OUTBOXES: Final = (bookings.COLLECTION, schedule.COLLECTION)
+"""Collections whose documents have an outbox: what dead processes left there is relayed."""
+CRON_TABLE: Final[Sequence[Scheduled]] = ()
+
+
+def handlers(kit: StateKit) -> list[Handler]:
+    """Return every feature's handlers."""
+    return [*auth.handlers(kit), *bookings.handlers(kit)]
 
 
 async def work(settings: Settings, stop: asyncio.Event) -> None:
-    """Deliver mails that are due, and sweep locks, until `stop` is set."""
+    """Do all that a worker does until `stop` is set, then drain."""
     async with open_kit(settings, kind="worker", draining=stop.is_set) as kit, asyncio.TaskGroup() as tasks:
         tidying = [
             tasks.create_task(kit.locks.sweep_forever()),
             tasks.create_task(kit.idempotency.forget_expired_forever()),
         ]
-        postman = Postman(kit)
         _log.info("worker_started")
-        while not stop.is_set():
-            try:
-                found = await postman.deliver_next()
-            except StoreUnavailableError:
-                found = False
-            if not found:
-                await _pause(stop)
+        await work_on_jobs(kit, stop, handlers=handlers(kit), outboxes=OUTBOXES, table=CRON_TABLE)
         for task in tidying:
             task.cancel()
         _log.info("worker_stopped")
-
-
-async def _pause(stop: asyncio.Event) -> None:
-    """Wait for the next look, or until told to stop. Spread out, so that workers don't ask in step."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(POLL_INTERVAL_S * random.uniform(0.75, 1.25)):  # noqa: S311  # no secret
-            await stop.wait()
 
 
 async def _run(settings: Settings) -> None:

@@ -20,6 +20,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from app.core.clock import Clock, SystemClock
+from app.core.job_metrics import JobFigures, job_families
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 SLOW_STORE_COMMAND_S: Final = 1.0
@@ -122,6 +123,7 @@ class Metrics(Collector):
             ("outcome",),
         )
         self._lock_tokens: dict[str, int] = {}
+        self._jobs: JobFigures | None = None
         self._breakers: dict[str, bool] = {}
         self._pools: dict[str, PoolReader] = {}
         self._in_flight: Callable[[], int] = int
@@ -189,6 +191,10 @@ class Metrics(Collector):
         self._locks.add(kind, outcome)
         self._lock_tokens[kind] = max(token, self._lock_tokens.get(kind, 0))
 
+    def jobs(self, figures: JobFigures) -> None:
+        """Show these figures of the cluster's job queues from now on."""
+        self._jobs = figures
+
     def idempotent(self, outcome: str) -> None:
         """Count one request with an Idempotency-Key: `first`, `replayed`, `reused` or `in_flight`."""
         self._idempotent.add(outcome)
@@ -248,6 +254,8 @@ class Metrics(Collector):
             for state, size in reader().items():
                 pools.add_metric((store, state), size)
         yield pools
+        if self._jobs is not None:
+            yield from job_families(self._jobs, self._clock.monotonic_s())
         uptime_s = self._clock.monotonic_s() - self._started_s
         yield GaugeMetricFamily(
             "cargoflow_uptime_seconds", "Seconds since this process started counting.", value=uptime_s

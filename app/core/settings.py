@@ -75,6 +75,9 @@ class Settings(BaseSettings):
     login_absolute_s: int = Field(default=30 * 86400, ge=3600)
     refresh_grace_s: int = Field(default=10, ge=0, le=60)
 
+    worker_concurrency: int = Field(default=8, ge=1, le=256)
+    """How many jobs a worker runs at a time."""
+
     cors_origin: Annotated[tuple[str, ...], NoDecode] = ()
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
     server_names: Annotated[tuple[str, ...], NoDecode] = ()

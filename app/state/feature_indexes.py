@@ -24,6 +24,7 @@ FEATURES: Final[Mapping[str, Sequence[IndexModel]]] = {
         IndexModel([("tenant_id", 1), ("reference_key", 1), ("created_at", -1), ("_id", -1)]),
         # sparse, where partial would do: the local cluster's engine looks nothing up in a partial index
         IndexModel([("draft_id", 1)], unique=True, sparse=True, name="one_booking_a_draft"),
+        IndexModel([("outbox.created_at", 1)], sparse=True, name="outbox_to_be_relayed"),
     ),
     "addresses": (
         IndexModel([("tenant_id", 1), ("user_id", 1), ("created_at", -1), ("_id", -1)], name="newest_first"),

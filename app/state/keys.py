@@ -40,6 +40,25 @@ _STREAM_GUARD_PREFIX = "cf:rt:g:"
 _CACHE_ENTRY_PREFIX = "cf:cache:e:"
 _CACHE_OWNER_PREFIX = "cf:cache:o:"
 
+JOBS_WAKE = "cf:jobs:wake"
+"""Channel on which enqueuing wakes idle workers; nothing is kept."""
+JOBS_WHOLE = "cf:jobs:whole"
+"""Says that the index of waiting jobs was rebuilt since Redis was last empty; no TTL."""
+JOBS_TYPES = "cf:jobs:types"
+"""Every type that was indexed; no TTL, bounded by the types there are."""
+JOBS_TALLY = "cf:jobs:tally"
+"""What workers have counted, by type and outcome; no TTL, bounded by the types there are."""
+
+
+def jobs_ready(job_type: str) -> str:
+    """Jobs of a type that are due, in the order in which to take them; no TTL, see `job_index`."""
+    return f"cf:jobs:ready:{job_type}"
+
+
+def jobs_later(job_type: str) -> str:
+    """Jobs of a type to look at later, by when; no TTL, see `job_index`."""
+    return f"cf:jobs:later:{job_type}"
+
 
 def hot_copy(name: str) -> str:
     """The hot copy of the document called `name`; TTL at most HOT_COPY_TTL_MS."""

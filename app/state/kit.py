@@ -21,6 +21,11 @@ from app.state.cache import Cache
 from app.state.hot import HotCopies
 from app.state.idempotency import Idempotency
 from app.state.indexes import ensure_indexes
+from app.state.job_desk import JobDesk
+from app.state.job_index import JobIndex
+from app.state.job_pauses import JobPauses
+from app.state.job_tally import JobTally
+from app.state.jobs import Jobs
 from app.state.locks import Locks
 from app.state.logins import Logins
 from app.state.mongo import Document, MongoStore
@@ -58,6 +63,11 @@ class StateKit:
     api_keys: ApiKeys
     sessions: Sessions
     locks: Locks
+    jobs: Jobs
+    job_index: JobIndex
+    job_pauses: JobPauses
+    job_desk: JobDesk
+    job_tally: JobTally
     cache: Cache
     realtime: Realtime
 
@@ -92,6 +102,8 @@ async def open_kit(
         redis=redis, mongo=mongo, hot=hot, limits=limits, clock=clock, tiers=tier_rates(settings)
     )
     passwords = Passwords()
+    job_index = JobIndex(redis)
+    job_tally = JobTally(redis=redis, index=job_index, clock=clock, metrics=metrics)
     processes = Processes(
         mongo=mongo,
         clock=clock,
@@ -120,6 +132,11 @@ async def open_kit(
         accounts=Accounts(mongo=mongo, hot=hot, idempotency=idempotency, clock=clock),
         logins=Logins(mongo=mongo, hot=hot, clock=clock, settings=settings),
         api_keys=ApiKeys(mongo=mongo, hot=hot, clock=clock),
+        jobs=Jobs(mongo=mongo, index=job_index, clock=clock),
+        job_index=job_index,
+        job_pauses=JobPauses(mongo=mongo, index=job_index, clock=clock),
+        job_desk=JobDesk(mongo=mongo, index=job_index, clock=clock),
+        job_tally=job_tally,
         sessions=Sessions(mongo=mongo, hot=hot, idempotency=idempotency, clock=clock),
         locks=Locks(
             mongo=mongo, processes=processes, clock=clock, metrics=metrics, holder=settings.replica_name
@@ -132,6 +149,7 @@ async def open_kit(
             tasks = [
                 probes.create_task(mongo.probe_forever()),
                 probes.create_task(hot.beat_forever()),
+                probes.create_task(job_tally.look_forever()),
                 probes.create_task(processes.beat_forever()),
                 probes.create_task(processes.sweep_forever()),
                 probes.create_task(kit.realtime.listen_forever()),

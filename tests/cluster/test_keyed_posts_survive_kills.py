@@ -28,6 +28,8 @@ USERS = 2
 ROOM_A_PERSON = 300
 """Three types of sessions, a hundred of each."""
 PATIENCE_S = 60
+FROZEN_S = 8
+"""Longer than Nginx waits for an answer."""
 
 
 @dataclass
@@ -132,11 +134,50 @@ async def test_no_effect_is_doubled_or_missing_when_replicas_are_killed_with_key
     for post in random.sample(posts, min(len(posts), 60)):
         await client.send(post, world.anywhere())
         assert post.answers[0] == post.answers[-1]
-    await everything_happened_once(world, posts, authors, admin)
+    await everything_happened_once(world, posts, authors, admin, patches=KILLS)
+
+
+@pytest.mark.timeout(300)
+async def test_a_frozen_replica_that_goes_on_does_not_repeat_what_was_done_in_its_place(world: World) -> None:
+    """Clients, and Nginx, give up on it and repeat elsewhere; then it wakes up with their posts in hand."""
+    (author,), admin = await world.register(1), await world.person()
+    client = Client(world)
+    (victim, its_door), (_, survivor), _ = sorted(world.replicas.items())
+    posts = posts_of(0, [author], admin)
+    pid = await world.pid(victim)
+
+    async def send_and_repeat(post: Post) -> None:
+        async with asyncio.TaskGroup() as copies:
+            copies.create_task(client.send(post, its_door))
+            await asyncio.sleep(2)
+            copies.create_task(client.send(post, survivor))
+
+    cut = len(posts) // 2
+    sending = asyncio.create_task(
+        in_parallel(
+            [
+                *(send_and_repeat(post) for post in posts[:cut]),
+                *(client.send(post, world.nginx) for post in posts[cut:]),
+            ],
+            at_once=len(posts),
+        )
+    )
+    await asyncio.sleep(0.03)
+    send_signal(pid, signal.SIGSTOP)
+    try:
+        await asyncio.sleep(FROZEN_S)
+    finally:
+        send_signal(pid, signal.SIGCONT)
+    await sending
+    show(f"frozen for {FROZEN_S} s: {dict(client.seen)}, slowest {client.slowest_s:.1f} s")
+    assert client.seen["replayed"] >= cut // 2, "too little was in its hands for this to prove anything"
+    assert all(answer == post.answers[0] for post in posts for answer in post.answers)
+    await world.whole()
+    await everything_happened_once(world, posts, [author], admin, patches=0)
 
 
 async def everything_happened_once(
-    world: World, posts: list[Post], authors: list[Person], admin: Person
+    world: World, posts: list[Post], authors: list[Person], admin: Person, *, patches: int
 ) -> None:
     made = {json.dumps(post.body): post.answers[0]["id"] for post in posts}
     async with world.mongo() as database:
@@ -159,6 +200,6 @@ async def everything_happened_once(
     writes = [post for post in posts if post.body.get("type") == "preferences"]
     versions = sorted(post.answers[0]["version"] for post in writes)
     assert len(set(versions)) == len(writes), "two posts were one write"
-    assert preferences["version"] == len(writes) + KILLS, (
+    assert preferences["version"] == len(writes) + patches, (
         "a write of the preferences was doubled or is missing"
     )

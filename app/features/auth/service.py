@@ -18,12 +18,12 @@ from app.core.errors import (
 )
 from app.core.passwords import refuse_weak_password
 from app.core.settings import Tier
+from app.features.auth.jobs import reset_mail
 from app.state.accounts import Account, EmailTakenError
 from app.state.api_keys import ApiKey
 from app.state.cache_kinds import everything_of
 from app.state.kit import StateKit
 from app.state.logins import Device, Login
-from app.state.mail_outbox import Outbox
 from app.state.principals import Principal
 
 
@@ -133,7 +133,7 @@ async def change_password(
 
 async def ask_for_reset(kit: StateKit, *, email: str) -> None:
     """Have a link mailed to the address if it is a user's; whether it is, is looked up by the worker."""
-    await Outbox(kit.mongo, kit.clock).add(kind="password_reset", to=email)
+    await kit.jobs.enqueue(reset_mail(email))
 
 
 async def reset_password(kit: StateKit, *, token: str, password: str) -> None:

@@ -3,9 +3,10 @@
 Document in `bookings`: {_id bkg_…, tenant_id, user_id, number, status, version, pickup, delivery, cargo,
 equipment, pickup_at, payment, reference, reference_key, notes, declared_value, price {currency,
 amount_minor, distance_km, lines}, draft_id, events [{id, status, at, actor {user_id, name, role}, note}],
-created_at, updated_at}. `draft_id` and `reference_key` are only there if there is one, for the sake of their
-indexes. After it was made only `status`, `events`, `version` and `updated_at` change, so that what was
-answered first can be answered again (`as_made`).
+outbox (`state.jobs`), idempotency (`state.idempotency`), created_at, updated_at}. `draft_id` and
+`reference_key` are only there if there is one, for the sake of their indexes. After it was made only
+`status`, `events`, `version`, `updated_at` and what others keep in it change, so that what was answered first
+can be answered again (`as_made`).
 """
 
 from collections.abc import Mapping

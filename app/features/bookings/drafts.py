@@ -22,8 +22,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from pymongo.errors import DuplicateKeyError
-
 from app.core.errors import CargoFlowError, NotFoundError, StoreUnavailableError, VersionConflictError
 from app.features.bookings import service
 from app.features.bookings.documents import as_made
@@ -127,10 +125,7 @@ async def submit(
             draft = await _peek(kit, caller, draft_id)
             closed = draft if draft.form.places is not None else await _close(kit, caller, draft, condition)
         except NotFoundError:
-            booking = await bookings.find_by_draft(caller, draft_id)
-            if booking is None:
-                raise
-            return as_made(booking)
+            return as_made(await bookings.get_by_draft(caller, draft_id))
         if closed is not None:
             booking = await _insert(kit, caller, closed, keyed)
             with suppress(NotFoundError, StoreUnavailableError):  # the job of the booking's outbox remains
@@ -182,15 +177,11 @@ async def _insert(kit: StateKit, caller: Principal, closed: Draft, keyed: Keyed[
         raise ValueError("this draft was not closed")
     document = await service.prepare(kit, caller, booking, closed.form.places)
     try:
-        return await bookings.insert({**document, "draft_id": closed.id}, keyed)
+        made = await bookings.insert({**document, "draft_id": closed.id}, keyed)
     except KeyReusedError:
         await _reopen(kit, caller, closed)
         raise
-    except DuplicateKeyError:
-        made = await bookings.find_by_draft(caller, closed.id)
-        if made is None:
-            raise
-        return made
+    return made or await bookings.get_by_draft(caller, closed.id)
 
 
 async def _reopen(kit: StateKit, caller: Principal, closed: Draft) -> None:

@@ -114,10 +114,18 @@ def price_of(shipment: Shipment, currency: str) -> Price:
     if shipment.hazardous:
         share = max(bill.total * HAZARD_SHARE, HAZARD_MIN)
         bill.add("hazard", f"Dangerous goods, {HAZARD_SHARE:.0%}, at least {HAZARD_MIN}", share)
-    lead_share, reason = _lead_time_share(shipment.lead_time)
+    lead_share, reason = lead_time_share(shipment.lead_time)
     bill.add("lead_time", f"{lead_share:+.0%}: {reason}", bill.total * lead_share)
     bill.add("minimum", f"Up to the least price, {PRICE_MIN}", max(PRICE_MIN - bill.total, Decimal(0)))
     return Price(currency, km, tuple(bill.lines))
+
+
+def lead_time_share(lead_time: timedelta) -> tuple[Decimal, str]:
+    """Return the share that a lead time adds to the price, and why."""
+    for until, share, reason in LEAD_TIME:
+        if lead_time <= until:
+            return share, reason
+    return EARLY_SHARE, "booked more than two weeks ahead"
 
 
 class _Bill:
@@ -137,10 +145,3 @@ class _Bill:
 
 def _started_hundreds(kilograms: Decimal) -> int:
     return max(0, int((kilograms / 100).to_integral_value(rounding=ROUND_CEILING)))
-
-
-def _lead_time_share(lead_time: timedelta) -> tuple[Decimal, str]:
-    for until, share, reason in LEAD_TIME:
-        if lead_time <= until:
-            return share, reason
-    return EARLY_SHARE, "booked more than two weeks ahead"

@@ -5,9 +5,9 @@ from typing import Annotated
 
 from fastapi import Depends, Query, Request, Response
 
-from app.core.moments import from_milliseconds, to_milliseconds
-from app.features.bookings import service
-from app.features.bookings.documents import reference_key, shown, shown_event, shown_price, stored_price
+from app.core.moments import from_milliseconds
+from app.features.bookings import lists, service
+from app.features.bookings.documents import reference_key, shown, shown_event
 from app.features.bookings.form_schemas import NewQuote
 from app.features.bookings.numbers import read_number
 from app.features.bookings.schemas import (
@@ -21,10 +21,11 @@ from app.features.bookings.schemas import (
 from app.features.bookings.store import BookingStore, Filters
 from app.features.bookings.transitions import Status
 from app.http.admission import Caller, Kit, requires
+from app.http.cached import cached
 from app.http.etags import IfMatch, WriteCondition, etag
 from app.http.idempotency import KeyedCall, created, keyed_caller
 from app.http.limits import limiter, per_user, setting
-from app.http.paging import LIMIT_DEFAULT, PageCursor, PageLimit, decode_cursor, page_of
+from app.http.paging import LIMIT_DEFAULT, PageCursor, PageLimit, decode_cursor
 from app.http.responses import JsonResponse
 from app.http.routing import ApiRouter
 from app.http.schemas import Page
@@ -51,8 +52,7 @@ Store = Annotated[BookingStore, Depends(_store)]
 @router.post("/quotes", response_model=QuoteOut, summary="Ask for a price")
 async def make_quote(body: NewQuote, kit: Kit, caller: Booker) -> Response:
     """Price a shipment, line by line. The same shipment at the same lead time costs the same."""
-    price = await service.quote(kit, caller, body)
-    return JsonResponse(shown_price(stored_price(price)))
+    return cached(await service.quote(kit, caller, body))
 
 
 @router.post("/bookings", status_code=201, response_model=BookingOut, summary="Book a shipment")
@@ -67,8 +67,8 @@ async def create_booking(request: Request, body: NewBooking, kit: Kit, call: Boo
 @router.get("/bookings", response_model=Page[BookingOut], summary="List bookings")
 async def list_bookings(
     *,
+    kit: Kit,
     caller: Caller,
-    store: Store,
     status: Annotated[Status | None, Query(description="Only those that are this.")] = None,
     number: Annotated[
         str | None, Query(max_length=40, description="The one of this number, however it is written.")
@@ -80,16 +80,14 @@ async def list_bookings(
     limit: PageLimit = LIMIT_DEFAULT,
 ) -> Response:
     """List the caller's bookings, or for dispatchers and admins the tenant's, newest first."""
-    position = decode_cursor("bookings", cursor, (int, str))
+    position = decode_cursor(lists.CURSOR_KIND, cursor, (int, str))
     before = None if position is None else (from_milliseconds(int(position[0])), str(position[1]))
     filters = Filters(
         status=status,
         number=None if number is None else read_number(number) or "",
         reference_key=None if reference is None else reference_key(reference),
     )
-    found = await store.page(caller, filters, before=before, limit=limit + 1)
-    page = page_of(found, limit=limit, kind="bookings", position_of=_position)
-    return JsonResponse({**page, "items": [shown(row) for row in page["items"]]})
+    return cached(await lists.page(kit, caller, filters, before=before, limit=limit))
 
 
 @router.get("/bookings/{booking_id}", response_model=BookingOut, summary="Read a booking")
@@ -148,7 +146,3 @@ def booked(kit: StateKit, document: Document) -> Answer:
 
 def _answer(document: Document) -> Response:
     return JsonResponse(shown(document), headers={"ETag": etag(document["version"])})
-
-
-def _position(document: Document) -> tuple[int, str]:
-    return to_milliseconds(document["created_at"]), document["_id"]

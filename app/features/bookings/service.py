@@ -12,14 +12,17 @@ from app.features.addresses.places import locate
 from app.features.addresses.service import FIELDS, with_location
 from app.features.addresses.store import AddressStore
 from app.features.bookings import transitions
-from app.features.bookings.documents import new_booking, new_event
+from app.features.bookings.cached import quote_entry
+from app.features.bookings.documents import new_booking, new_event, shown_price, stored_price
 from app.features.bookings.form_schemas import FormPlace, NewQuote
 from app.features.bookings.numbers import new_number
-from app.features.bookings.pricing import Point, Price, Shipment, price_of
+from app.features.bookings.pricing import Point, Shipment, price_of
 from app.features.bookings.schemas import AddressReference, BookingAddress, NewBooking
-from app.features.bookings.store import STAFF, BookingStore
+from app.features.bookings.store import BookingStore, is_staff
 from app.features.bookings.transitions import Party, Status
+from app.http.responses import encode
 from app.http.validation import FieldErrors, refused
+from app.state.cache import CacheRead
 from app.state.keyed import Keyed
 from app.state.kit import StateKit
 from app.state.mongo import Document
@@ -46,8 +49,11 @@ async def book(
     Raises ValidationFailedError naming every field that stands in the way, StoreUnavailableError, and with a
     key what `Idempotency.insert` raises.
     """
-    places = await resolve(kit, caller, booking)
-    return await BookingStore(kit).insert(await prepare(kit, caller, booking, places), keyed)
+    document = await prepare(kit, caller, booking, await resolve(kit, caller, booking))
+    made = await BookingStore(kit).insert(document, keyed)
+    if made is None:
+        raise ValueError("only what comes from a draft can be booked already")
+    return made
 
 
 async def resolve(kit: StateKit, caller: Principal, booking: NewBooking) -> Places:
@@ -87,8 +93,10 @@ async def prepare(kit: StateKit, caller: Principal, booking: NewBooking, places:
     )
 
 
-async def quote(kit: StateKit, caller: Principal, wanted: NewQuote) -> Price:
-    """Return what a shipment would cost. Raises ValidationFailedError, StoreUnavailableError."""
+async def quote(kit: StateKit, caller: Principal, wanted: NewQuote) -> CacheRead:
+    """Return what a shipment would cost, as it is answered. Raises ValidationFailedError,
+    StoreUnavailableError.
+    """
     now = kit.clock.now()
     errors = [] if wanted.pickup_at is None else _time_errors(wanted.pickup_at, now)
     origin, wrong_pickup = await _where(kit, caller, "pickup", wanted.pickup)
@@ -96,7 +104,6 @@ async def quote(kit: StateKit, caller: Principal, wanted: NewQuote) -> Price:
     errors += wrong_pickup + wrong_delivery
     if origin is None or destination is None or errors:
         raise refused(errors)
-    tenant = await kit.tenants.get(caller.tenant_id)
     shipment = Shipment(
         origin=origin,
         destination=destination,
@@ -105,7 +112,12 @@ async def quote(kit: StateKit, caller: Principal, wanted: NewQuote) -> Price:
         hazardous=bool(wanted.cargo.hazardous),
         lead_time=LEAD_TIME_ASSUMED if wanted.pickup_at is None else wanted.pickup_at - now,
     )
-    return price_of(shipment, tenant.currency)
+
+    async def load() -> bytes:
+        tenant = await kit.tenants.get(caller.tenant_id)
+        return encode(shown_price(stored_price(price_of(shipment, tenant.currency))))
+
+    return await kit.cache.read(quote_entry(caller.tenant_id, shipment), load)
 
 
 async def move(
@@ -122,7 +134,7 @@ async def move(
     Raises NotFoundError, what `check_version` raises, InvalidTransitionError, ForbiddenError, in this order;
     VersionConflictError, StoreUnavailableError.
     """
-    party: Party = "staff" if caller.role in STAFF else "owner"
+    party: Party = "staff" if is_staff(caller) else "owner"
     now = to_the_millisecond(kit.clock.now())
 
     def decide(booking: Document) -> Document:

@@ -3,17 +3,16 @@ import logging
 import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
 
-from app.features.auth.mail import Postman
+from app.features.auth.jobs import ATTEMPTS_MAX, handlers
 from app.state.kit import StateKit
-from app.state.mail_outbox import ATTEMPTS_MAX, Outbox
 from tests.features.auth.calls import EMAIL, PASSWORD, log_in, me, refresh, register
 from tests.features.auth.mail_server import MailServer, running_mail_server
+from tests.state.working import working
 
 NEW_PASSWORD = "something else entirely"
 
@@ -24,12 +23,25 @@ async def mail_server() -> AsyncIterator[MailServer]:
         yield server
 
 
+class Postman:
+    """A worker that delivers what is waiting, with no pause between tries."""
+
+    def __init__(self, kit: StateKit, **settings: Any) -> None:
+        self._kit = replace(kit, settings=kit.settings.model_copy(update=settings))
+
+    async def deliver(self) -> None:
+        """Return when every mail is delivered or given up."""
+        impatient = [
+            replace(handler, backoff_first_s=0.01, backoff_longest_s=0.02) for handler in handlers(self._kit)
+        ]
+        async with working(self._kit, *impatient), asyncio.timeout(30):
+            while {row["state"] for row in await rows(self._kit)} - {"completed", "dead"}:  # noqa: ASYNC110  # a store
+                await asyncio.sleep(0.02)
+
+
 @pytest.fixture
 def postman(kit: StateKit, mail_server: MailServer) -> Postman:
-    changed = kit.settings.model_copy(
-        update={"smtp_host": "127.0.0.1", "smtp_port": mail_server.port, "smtp_starttls": False}
-    )
-    return Postman(replace(kit, settings=changed))
+    return Postman(kit, smtp_host="127.0.0.1", smtp_port=mail_server.port, smtp_starttls=False)
 
 
 async def forget(api: httpx.AsyncClient, email: str = EMAIL) -> httpx.Response:
@@ -41,14 +53,8 @@ async def reset(api: httpx.AsyncClient, token: str, password: str = NEW_PASSWORD
 
 
 async def rows(kit: StateKit) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = await kit.mongo.collection("mails").find({}).to_list(None)
+    found: list[dict[str, Any]] = await kit.mongo.collection("jobs").find({}).to_list(None)
     return found
-
-
-async def make_due(kit: StateKit) -> None:
-    await kit.mongo.collection("mails").update_many(
-        {}, {"$set": {"due_at": kit.clock.now() - timedelta(seconds=1)}}
-    )
 
 
 def token_in(text: str) -> str:
@@ -62,7 +68,7 @@ async def test_the_link_in_the_mail_sets_a_new_password_and_ends_all_logins(
 ) -> None:
     session = await register(api)
     assert (await forget(api)).status_code == 202
-    assert await postman.deliver_next()
+    await postman.deliver()
     mail = mail_server.mails[0]
     assert mail["To"] == EMAIL
     assert mail_server.recipients == [EMAIL]
@@ -80,7 +86,7 @@ async def test_a_link_works_once_and_takes_the_others_with_it(
     await register(api)
     for _ in range(2):
         await forget(api)
-        await postman.deliver_next()
+        await postman.deliver()
     first, second = (token_in(mail.get_content()) for mail in mail_server.mails)
     answers = await asyncio.gather(*(reset(api, first, f"{NEW_PASSWORD} {number}") for number in range(5)))
     assert sorted(answer.status_code for answer in answers) == [204, 401, 401, 401, 401]
@@ -92,7 +98,7 @@ async def test_a_weak_password_does_not_use_the_link_up(
 ) -> None:
     await register(api)
     await forget(api)
-    await postman.deliver_next()
+    await postman.deliver()
     token = token_in(mail_server.mails[0].get_content())
     assert (await reset(api, token, "password1")).status_code == 422
     assert (await reset(api, token, EMAIL)).status_code == 422
@@ -107,10 +113,10 @@ async def test_whether_an_address_is_known_shows_neither_in_the_answer_nor_in_th
     assert known.status_code == unknown.status_code == 202
     assert known.content == unknown.content
     assert len(await rows(kit)) == 2
-    while await postman.deliver_next():
-        pass
+    await postman.deliver()
     assert mail_server.recipients == [EMAIL]
-    assert [row["state"] for row in await rows(kit)] == ["delivered"]
+    stored = [(row["state"], row["result"], row["errors"], row["tenant_id"]) for row in await rows(kit)]
+    assert stored == [("completed", None, [], "")] * 2
 
 
 async def test_a_deactivated_user_gets_no_mail(
@@ -119,7 +125,7 @@ async def test_a_deactivated_user_gets_no_mail(
     user = (await register(api))["user"]
     await kit.mongo.collection("users").update_one({"_id": user["id"]}, {"$set": {"active": False}})
     await forget(api)
-    assert await postman.deliver_next()
+    await postman.deliver()
     assert mail_server.mails == []
 
 
@@ -128,7 +134,7 @@ async def test_no_row_ever_holds_the_secret(
 ) -> None:
     await register(api)
     await forget(api)
-    await postman.deliver_next()
+    await postman.deliver()
     secret = token_in(mail_server.mails[0].get_content()).partition(".")[2]
     users = await kit.mongo.collection("users").find({}).to_list(None)
     assert secret not in str(await rows(kit)) + str(users)
@@ -146,13 +152,10 @@ async def test_a_mail_the_server_refuses_is_sent_later(
     await register(api)
     await forget(api)
     mail_server.refusals = 1
-    assert await postman.deliver_next()
+    await postman.deliver()
     row = (await rows(kit))[0]
-    assert (row["state"], row["attempts"]) == ("pending", 1)
-    assert "451" in row["error"]
-    assert not await postman.deliver_next()
-    await make_due(kit)
-    assert await postman.deliver_next()
+    assert (row["state"], row["attempts"]) == ("completed", 1)
+    assert "451" in row["errors"][0]["message"]
     assert len(mail_server.mails) == 1
     assert (await reset(api, token_in(mail_server.mails[0].get_content()))).status_code == 204
 
@@ -163,55 +166,23 @@ async def test_delivery_is_given_up_in_the_end_with_the_error_kept(
     await register(api)
     await forget(api)
     mail_server.refusals = 100
-    for _ in range(ATTEMPTS_MAX):
-        await make_due(kit)
-        assert await postman.deliver_next()
-    await make_due(kit)
-    assert not await postman.deliver_next()
+    await postman.deliver()
     row = (await rows(kit))[0]
-    assert (row["state"], row["attempts"]) == ("failed", ATTEMPTS_MAX)
-    assert "451" in row["error"]
+    assert (row["state"], row["attempts"]) == ("dead", ATTEMPTS_MAX)
+    assert "451" in row["errors"][-1]["message"]
 
 
-async def test_a_mail_that_kills_its_worker_each_time_is_given_up(
-    api: httpx.AsyncClient, kit: StateKit
+async def test_a_mail_sent_again_has_the_same_message_id(
+    api: httpx.AsyncClient, kit: StateKit, postman: Postman, mail_server: MailServer
 ) -> None:
     await register(api)
     await forget(api)
-    outbox = Outbox(kit.mongo, kit.clock)
-    for attempt in range(1, ATTEMPTS_MAX + 1):
-        mail = await outbox.claim()
-        assert mail is not None
-        assert mail.attempt == attempt
-        assert await outbox.claim() is None
-        await make_due(kit)
-    assert await outbox.claim() is None
-    assert (await rows(kit))[0]["state"] == "failed"
-
-
-async def test_of_many_workers_one_gets_a_mail(api: httpx.AsyncClient, kit: StateKit) -> None:
-    await register(api)
-    for _ in range(3):
-        await forget(api)
-    claims = await asyncio.gather(*(Outbox(kit.mongo, kit.clock).claim() for _ in range(12)))
-    claimed = [mail.id for mail in claims if mail is not None]
-    assert len(claimed) == len(set(claimed)) == 3
-
-
-async def test_a_worker_that_lost_its_lease_records_nothing(api: httpx.AsyncClient, kit: StateKit) -> None:
-    await register(api)
-    await forget(api)
-    outbox = Outbox(kit.mongo, kit.clock)
-    late = await outbox.claim()
-    await make_due(kit)
-    current = await outbox.claim()
-    assert late is not None
-    assert current is not None
-    await outbox.failed(late, "too late")
-    assert "error" not in (await rows(kit))[0]
-    await outbox.delivered(current)
-    await outbox.failed(late, "too late")
-    assert (await rows(kit))[0]["state"] == "delivered"
+    await postman.deliver()
+    again = {"state": "pending", "slice": 0, "run_at": kit.clock.now()}  # as if its worker had died too early
+    await kit.mongo.collection("jobs").update_many({}, {"$set": again})
+    await postman.deliver()
+    first, second = mail_server.mails
+    assert first["Message-ID"] == second["Message-ID"]
 
 
 async def test_a_mail_server_that_is_gone_does_not_stop_the_worker(
@@ -219,9 +190,9 @@ async def test_a_mail_server_that_is_gone_does_not_stop_the_worker(
 ) -> None:
     await register(api)
     await forget(api)
-    changed = kit.settings.model_copy(update={"smtp_host": "127.0.0.1", "smtp_port": 1})
-    assert await Postman(replace(kit, settings=changed)).deliver_next()
-    assert (await rows(kit))[0]["state"] == "pending"
+    await Postman(kit, smtp_host="127.0.0.1", smtp_port=1).deliver()
+    row = (await rows(kit))[0]
+    assert (row["state"], row["attempts"]) == ("dead", ATTEMPTS_MAX)
 
 
 async def test_in_development_without_a_mail_server_the_mail_is_logged(
@@ -230,7 +201,7 @@ async def test_in_development_without_a_mail_server_the_mail_is_logged(
     await register(api)
     await forget(api)
     with caplog.at_level(logging.INFO):
-        await Postman(kit).deliver_next()
+        await Postman(kit).deliver()
     text = next(record.text for record in caplog.records if record.message == "mail_not_sent_in_development")
     assert (await reset(api, token_in(text))).status_code == 204
 
@@ -240,10 +211,9 @@ async def test_in_production_without_a_mail_server_the_error_says_so(
 ) -> None:
     await register(api)
     await forget(api)
-    changed = kit.settings.model_copy(update={"app_env": "production"})
     with caplog.at_level(logging.INFO):
-        await Postman(replace(kit, settings=changed)).deliver_next()
-    assert "SMTP_HOST" in (await rows(kit))[0]["error"]
+        await Postman(kit, app_env="production").deliver()
+    assert "SMTP_HOST" in (await rows(kit))[0]["errors"][0]["message"]
     assert "token=" not in caplog.text
 
 

@@ -4,7 +4,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from app.state import mail_outbox
+from app.state import jobs
 from app.state.kit import StateKit
 from tests.state.people import ensure_indexes
 
@@ -14,7 +14,7 @@ async def kit(app: FastAPI) -> StateKit:
     """The kit inside the application."""
     opened: StateKit = app.state.kit
     await ensure_indexes(opened)
-    await mail_outbox.ensure_indexes(opened.mongo)
+    await jobs.ensure_indexes(opened.mongo)
     return opened
 
 
