@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from app.cli import environment_file, lifecycle, log_viewer, store_commands, test_runner
+from app.cli import bench, environment_file, lifecycle, log_viewer, store_commands, test_runner
 from app.cli.terminal import CommandFailedError, show_failure
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ for command in (
     store_commands.migrate,
     store_commands.seed,
     environment_file.env,
+    bench.bench,
 ):
     app.command()(command)
 app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(

@@ -18,6 +18,7 @@ from slowapi.errors import RateLimitExceeded
 
 from app.core.errors import ForbiddenError, UnauthenticatedError
 from app.core.ids import is_id
+from app.core.tokens import AccessTokens
 from app.http.context import client_ip, identify
 from app.http.limits import Declared, announce, declared_limits, per_user, refused
 from app.state.hot import HotRead
@@ -51,7 +52,7 @@ class Admitted:
     """The 429 of a limit that is used up, when `weigh` was asked; nothing was counted then."""
 
 
-def presented_credential(request: Request) -> Credential:
+def presented_credential(request: Request, tokens: AccessTokens) -> Credential:
     """Read the credential from the headers; an access token wins over an API key.
 
     Raises UnauthenticatedError or TokenExpiredError. Says nothing about whether the credential is alive.
@@ -61,7 +62,7 @@ def presented_credential(request: Request) -> Credential:
     if authorization is not None:
         if authorization[: len(_BEARER)].lower() != _BEARER:
             raise UnauthenticatedError
-        token = kit(request).tokens.verify(authorization[len(_BEARER) :].strip())
+        token = tokens.verify(authorization[len(_BEARER) :].strip())
         return Credential("login", token.login_id)
     key = headers.get("x-api-key")
     if key is None or len(key) > _MAX_KEY_CHARACTERS:
@@ -87,11 +88,11 @@ async def admit(request: Request, wanted: Wanted | None = None) -> Admitted:
 async def weigh(request: Request, wanted: Wanted | None = None) -> Admitted:
     """Do what `admit` does, but leave the 429 of a known caller to be raised: a replay costs no limit."""
     state_kit = kit(request)
-    unknown = _anonymous_limit(request)
+    unknown = _anonymous_limit(request, state_kit)
     try:
-        credential = presented_credential(request)
+        credential = presented_credential(request, state_kit.tokens)
     except UnauthenticatedError:
-        await _count_anonymous(request, unknown)
+        await _count_anonymous(request, state_kit)
         raise
     declared = declared_limits(state_kit.settings, request.scope["endpoint"])
     extra = [row for row in declared if row.subject_of is per_user]
@@ -144,7 +145,7 @@ Admin = Annotated[Principal, Depends(requires("admin"))]
 
 async def anonymous(request: Request) -> None:
     """Count a request without a credential by its address. Raises a 429 when the limit is used up."""
-    await _count_anonymous(request, _anonymous_limit(request))
+    await _count_anonymous(request, kit(request))
 
 
 Anonymous = Depends(anonymous)
@@ -157,13 +158,12 @@ def _refusal(standing: Standing, declared: Sequence[Declared]) -> Exception:
     return refused(standing)
 
 
-def _anonymous_limit(request: Request) -> Limit:
-    state_kit = kit(request)
+def _anonymous_limit(request: Request, state_kit: StateKit) -> Limit:
     return Limit(parse_rate("anonymous", state_kit.settings.limit_anonymous), client_ip(request))
 
 
-async def _count_anonymous(request: Request, limit: Limit) -> None:
-    charge = await kit(request).limits.take([limit])
+async def _count_anonymous(request: Request, state_kit: StateKit) -> None:
+    charge = await state_kit.limits.take([_anonymous_limit(request, state_kit)])
     announce(request, charge.standing)
     if not charge.standing.allowed:
         raise refused(charge.standing)

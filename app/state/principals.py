@@ -187,7 +187,7 @@ class Principals:
 
         Hot: one round trip to Redis and none to MongoDB. Raises StoreUnavailableError if no store can say.
         """
-        nonce = secrets.token_hex(8)
+        nonce = self._hot.new_nonce()
         name = credential.hot_name
         try:
             reply = await self._redis.run(

@@ -27,6 +27,7 @@ from app.core.metrics import Metrics
 from app.core.settings import Settings
 from app.state.breaker import Breaker, StoreGuard
 from app.state.health import StoreHealth, StoreProbe
+from app.state.pipelining import AutoPipeline
 
 UNAVAILABLE: tuple[type[Exception], ...] = (
     redis.exceptions.ConnectionError,
@@ -74,6 +75,7 @@ class RedisStore:
             maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
         self.client: redis.asyncio.Redis = redis.asyncio.Redis(connection_pool=self._pool)
+        self._pipeline = AutoPipeline(self._pool, timeout_s=settings.redis_timeout_s)
         self.timeout_s = settings.redis_timeout_s
         self._clock = clock
         self._metrics = metrics
@@ -97,7 +99,10 @@ class RedisStore:
         Raises StoreUnavailableError. A call that timed out may still have run.
         """
         async with self.guard(script.name):
-            return await self._evaluate(script, keys, arguments)
+            try:
+                return await self._pipeline.execute(("EVALSHA", script.sha, len(keys), *keys, *arguments))
+            except redis.exceptions.NoScriptError:
+                return await self._pipeline.execute(("EVAL", script.lua, len(keys), *keys, *arguments))
 
     async def insist(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """Run a script even while the breaker is open, because Redis may be back and others use it already.
@@ -161,5 +166,6 @@ class RedisStore:
 
     async def close(self) -> None:
         """Close all connections."""
+        await self._pipeline.close()
         await self.client.aclose()
         await self._pool.disconnect()

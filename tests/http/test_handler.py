@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import httpx
 import pytest
-from fastapi import BackgroundTasks, Body, Cookie, Depends, Header, Query, Request, Response
+from fastapi import BackgroundTasks, Body, Cookie, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.routing import iter_route_contexts
 
@@ -100,6 +100,22 @@ def traced_router(trace: Trace) -> ApiRouter:  # noqa: C901  # a list of small r
             "color": color,
         }
 
+    @router.get("/words/{word}")
+    async def words(
+        word: str,
+        *,
+        loud: bool = True,
+        times: int = 1,
+        name: Annotated[str | None, Query(max_length=3)] = None,
+    ) -> dict[str, Any]:
+        trace.calls.append("endpoint")
+        return {"word": word, "loud": loud, "times": times, "name": name}
+
+    @router.get("/short/{word}")
+    async def short(word: Annotated[str, Path(max_length=3)], needed: int) -> dict[str, Any]:
+        trace.calls.append("endpoint")
+        return {"word": word, "needed": needed}
+
     @router.delete("/nothing", status_code=204)
     async def nothing() -> None:
         trace.calls.append("endpoint")
@@ -193,6 +209,12 @@ REQUESTS: dict[str, dict[str, Any]] = {
         "json": {"text": None},
         "headers": {"X-Agent": "too-long"},
     },
+    "text in the path and no query": {"method": "GET", "url": "/api/t/words/42%20f%C3%BCr%20%2B"},
+    "text in the path and a query": {"method": "GET", "url": "/api/t/words/a?loud=no&times=3&name=abc"},
+    "a query of no use": {"method": "GET", "url": "/api/t/words/a?x"},
+    "a wrong query": {"method": "GET", "url": "/api/t/words/a?loud=perhaps&name=abcd"},
+    "text that has a length": {"method": "GET", "url": "/api/t/short/abc?needed=1"},
+    "text that is too long, and no query": {"method": "GET", "url": "/api/t/short/abcd"},
     "nothing": {"method": "DELETE", "url": "/api/t/nothing"},
     "a resource that is opened and closed": {"method": "GET", "url": "/api/t/resource"},
     "headers by parameter": {"method": "GET", "url": "/api/t/tinted"},

@@ -1,0 +1,63 @@
+"""`PATCH /sessions/{id}` where all connections name the version they know of one document.
+
+One of them wins a version; the others get `409 version_conflict` with the current one, and name that. The
+commonest request is a refused one: admission, barrier, a look into MongoDB (the copy is dropped while others
+write), and the barrier's end.
+"""
+
+import os
+
+from bench.carts import DATA, make_carts
+from bench.scenario import FloorCall, FloorStores, Load, Scenario, World
+
+_LUA = """
+local path, headers, version
+function prepare(rows)
+   path, version = "/api/v1/sessions/" .. rows[1][2], tonumber(rows[1][3])
+   headers = {Authorization = "Bearer " .. rows[1][1], ["Content-Type"] = "application/json"}
+end
+function request()
+   return wrk.format("PATCH", path, headers, '{"data":{"step":2},"version":' .. version .. '}')
+end
+function answered(status, headers, body)
+   local current = tonumber(body:match('"version":(%d+)') or body:match('"current_version":(%d+)'))
+   if current and current > version then version = current end
+   return (status == 200 or status == 409) and current ~= nil
+end
+"""
+
+_REFUSAL = (
+    b'{"type":"/problems/version_conflict","title":"Version conflict","status":409,"detail":"Somebody else '
+    b'changed it; read it again and repeat your change.","code":"version_conflict","request_id":"'
+    b'00000000000000000000000000000000","current_version":1}'
+)
+
+
+async def _prepare(world: World) -> Load:
+    user, session = (await make_carts(world, world.users[:1]))[0]
+    return Load(rows=[(user.token, session.id, str(session.version))], answer=_REFUSAL)
+
+
+async def _floor(stores: FloorStores) -> FloorCall:
+    rows, name = stores.mongo["floor"], f"floor_{os.getpid()}"
+    wanted = {"_id": name, "tenant_id": "ten_floor", "user_id": "usr_floor"}
+    await rows.insert_one({**wanted, "version": 1, "data": str(DATA), "ttl_s": 600})
+
+    async def refuse() -> None:
+        await stores.redis.get(name)
+        await stores.redis.delete(name)
+        await rows.find_one(wanted)
+        await stores.redis.delete(name)
+
+    return refuse
+
+
+SCENARIO = Scenario(
+    name="conflict",
+    does="PATCH /sessions/{id}, all connections on one document",
+    floor_does="three Redis commands, one find in MongoDB",
+    bar=1.8,
+    lua=_LUA,
+    prepare=_prepare,
+    floor=_floor,
+)
