@@ -10,8 +10,9 @@ import typer
 from app.cluster.layout import REPOSITORY
 
 SPREAD = ("-n", "2", "--dist", "loadfile")
-"""Everything at once goes over two processes, a file to one of them: most tests wait for processes they started,
-so that takes little more than half as long. A selection does not, so that -s, -x and --pdb do what they say.
+"""Everything at once goes over two processes, a file to one of them: most tests wait for processes they
+started, so that takes little more than half as long. A selection does not, so that -s, -x and --pdb do what
+they say.
 """
 
 Full = Annotated[bool, typer.Option("--full", help="Run the long scenarios with their full counts.")]
@@ -42,4 +43,5 @@ def run_tests(context: typer.Context, *, full: Full = False, data: TestData = No
     environment = {**os.environ, **({"CARGOFLOW_FULL": "1"} if full else {})}
     sys.stdout.flush()
     os.chdir(REPOSITORY)
-    os.execve(sys.executable, [sys.executable, "-m", "pytest", *basetemp, *spread, *context.args], environment)  # noqa: S606  # no shell wanted
+    command = [sys.executable, "-m", "pytest", *basetemp, *spread, *context.args]
+    os.execve(sys.executable, command, environment)  # noqa: S606  # no shell wanted
