@@ -42,6 +42,7 @@ FEATURES: Final[Mapping[str, Sequence[IndexModel]]] = {
         IndexModel([("run.owner", 1)], sparse=True),
         IndexModel([("run.lease_ends_at", 1)], sparse=True),
         IndexModel([("deleted_at", 1)], sparse=True),
+        IndexModel([("outbox.created_at", 1)], sparse=True, name="outbox_to_be_relayed"),
     ),
     "messages": (
         IndexModel([("conversation_id", 1), ("turn", 1), ("n", 1)], unique=True, name="one_place_a_message"),

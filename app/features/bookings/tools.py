@@ -3,6 +3,7 @@
 import asyncio
 from typing import Annotated, Final
 
+import orjson
 from pydantic import Field
 
 from app.core.errors import ForbiddenError, NotFoundError
@@ -10,7 +11,7 @@ from app.core.ids import is_id
 from app.core.moments import timestamp
 from app.features.addresses.places import locate_anywhere
 from app.features.bookings import service
-from app.features.bookings.documents import shown_event, shown_price, stored_price
+from app.features.bookings.documents import shown_event, shown_price
 from app.features.bookings.form_schemas import FormLocation, FormPlace, NewQuote, QuoteCargo
 from app.features.bookings.numbers import read_number
 from app.features.bookings.pricing import Equipment
@@ -88,7 +89,7 @@ async def _get_booking(kit: StateKit, caller: Principal, wanted: GetBooking) -> 
 async def _quote(kit: StateKit, caller: Principal, wanted: Quote) -> JsonObject:
     if caller.role not in service.BOOKERS:
         raise ForbiddenError(f"Prices are for {', '.join(service.BOOKERS)}; you are {caller.role}.")
-    price = await service.quote(
+    answer = await service.quote(
         kit,
         caller,
         NewQuote(
@@ -99,7 +100,7 @@ async def _quote(kit: StateKit, caller: Principal, wanted: Quote) -> JsonObject:
             pickup_at=wanted.pickup_at,
         ),
     )
-    return {**shown_price(stored_price(price)), "note": "A price of this moment; nothing was booked."}
+    return {**orjson.loads(answer.body), "note": "A price of this moment; nothing was booked."}
 
 
 async def _place(field: str, city: str, country: str | None) -> FormPlace:

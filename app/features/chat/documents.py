@@ -1,9 +1,10 @@
 """What is stored of a conversation.
 
 - `conversations`: {_id chat_…, tenant_id, user_id, title, status: idle|busy|deleted, turn, created_at,
-  updated_at, deleted_at?, run?}. While a turn is answered, `run` is all of it: {id run_…, turn, state, epoch,
-  owner, lease_ends_at, request_id, question {id, text, at}, answer_id, steps [{text_end, calls, results}],
-  text, problem, finished_at}. So whatever happens to a run is one update of one document.
+  updated_at, deleted_at?, outbox?, run?}. While a turn is answered, `run` is all of it: {id run_…, turn,
+  state, epoch, owner, lease_ends_at, request_id, stopping, question {id, text, at}, answer_id, steps
+  [{text_end, calls, results}], text, problem, finished_at}. So whatever happens to a run is one update of one
+  document.
 - `messages`: {_id msg_…, tenant_id, user_id, conversation_id, turn, n, role, content, created_at}, one a
   message; `n` is 0 for the question and 1 for the answer, which also has {run_id, state, steps, problem}.
   They are copied out of `run` when it is over (`ConversationStore.settle`).

@@ -6,6 +6,8 @@ from typing import Any, Final
 
 import pycountry
 
+READ_CHARACTERS: Final = 400
+"""Patterns for cities try many splits: on 8,000 hostile characters they take two seconds, on these under a millisecond."""
 _NUMBER: Final = re.compile(r"\bBK-?[0-9A-Z]{4}-?[0-9A-Z]{4}\b|\bbkg_\w{22}\b", re.IGNORECASE)
 _HELP: Final = re.compile(r"\b(help|what can you do|who are you|hello|hi)\b", re.IGNORECASE)
 _ADDRESSES: Final = re.compile(r"\baddress(es)?( book)?\b", re.IGNORECASE)
@@ -17,7 +19,7 @@ _PRICE: Final = re.compile(r"\b(quote|price|cost|costs|how much|rate)\b", re.IGN
 _WEIGHT: Final = re.compile(r"(\d[\d., ]*)\s*(kg|kilos?|kilograms?|t|tons?|tonnes?)\b", re.IGNORECASE)
 _DATE: Final = re.compile(r"\b(\d{4}-\d{2}-\d{2})\b")
 _EQUIPMENT: Final = re.compile(r"\b(dry[ _-]?van|reefer|flatbed|container)\b", re.IGNORECASE)
-_CITY: Final = r"[^\W\d_](?:[^\W\d_]|[ .'\u2019-])*"
+_CITY: Final = r"[^\W\d_](?:[^\W\d_]|[ .'\u2019-]){0,40}"
 _COUNTRY: Final = r"(?:\s*(?:,\s*|\()(?P<{name}>[^\W\d_][^\W\d_ ]*)\)?)?"
 _END: Final = (
     r"(?=\s*(?:[,;?!]|\.(?:\s|$)|$|\b(?:on|with|for|by|next|in|weighing|cost|costs|as|please|at|of)\b|\d))"
@@ -42,7 +44,8 @@ class Request:
 
 
 def understand(question: str) -> Request:
-    """Return what a question asks for, as far as plain parsing goes."""
+    """Return what a question asks for, as far as plain parsing of its beginning goes."""
+    question = question[:READ_CHARACTERS]
     number = _NUMBER.search(question)
     if number is not None:
         return Request("booking", "get_booking", {"booking": number[0]})

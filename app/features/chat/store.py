@@ -29,10 +29,15 @@ from app.core.ids import new_id
 from app.core.moments import to_the_millisecond
 from app.features.chat.documents import Outcome, Run, RunState, Step, messages_of, outcome_of
 from app.features.chat.errors import RunInProgressError
+from app.state.job_documents import NewJob
 from app.state.kit import StateKit
 from app.state.mongo import Document, from_now, literal, one_page
 from app.state.session_documents import Owner
 
+COLLECTION: Final = "conversations"
+"""Whose documents have an outbox."""
+TITLE: Final = "chat.title"
+"""The job that has a language model title a conversation."""
 LEASE: Final = timedelta(seconds=2)
 """After this long without a renewal a run may be taken over."""
 _LEASE: Final = from_now(LEASE // timedelta(milliseconds=1))
@@ -47,7 +52,9 @@ class ConversationStore:
         """Take from the kit what it needs."""
         self._mongo = kit.mongo
         self._clock = kit.clock
-        self._conversations = kit.mongo.collection("conversations")
+        self._jobs = kit.jobs
+        self._has_titles = bool(kit.settings.chat_base_url)
+        self._conversations = kit.mongo.collection(COLLECTION)
         self._messages = kit.mongo.collection("messages")
 
     # -- starting ------------------------------------------------------------------------------------------
@@ -66,6 +73,10 @@ class ConversationStore:
             "updated_at": now,
             "run": run,
         }
+        if self._has_titles:
+            payload = {"conversation_id": conversation["_id"]}
+            job = NewJob(TITLE, payload, tenant_id=owner.tenant_id, user_id=owner.user_id)
+            conversation["outbox"] = self._jobs.outbox([job])  # a worker relays it in a few seconds
         async with self._mongo.guard("conversations.insert"):
             await self._conversations.insert_one(conversation)
         return Run.from_document(conversation)
@@ -288,6 +299,18 @@ class ConversationStore:
             rows = self._messages.aggregate([{"$match": wanted}, {"$match": owner.filter}])
             return [row async for row in rows]
 
+    async def first_question(self, owner: Owner, conversation_id: str) -> str:
+        """Return what a conversation began with. Raises NotFoundError."""
+        conversation = await self.get(owner, conversation_id)
+        first = await self.history(owner, conversation, before=(1, 1), limit=1)
+        return str(first[0]["content"]) if first else ""
+
+    async def rename(self, owner: Owner, conversation_id: str, title: str) -> None:
+        """Give a conversation another title, unless it is deleted."""
+        living = {"_id": conversation_id, **owner.filter, "status": {"$ne": "deleted"}}
+        async with self._mongo.guard("conversations.rename"):
+            await self._conversations.update_one(living, {"$set": {"title": title}})
+
     # -- deleting ------------------------------------------------------------------------------------------
 
     async def delete(self, owner: Owner, conversation_id: str) -> Run | None:
@@ -299,7 +322,7 @@ class ConversationStore:
         gone = {"status": "deleted", "deleted_at": self._now(), "title": ""}
         async with self._mongo.guard("conversations.delete"):
             await self._conversations.update_one(
-                {"_id": conversation_id, **owner.filter}, {"$set": gone, "$unset": {"run": 1}}
+                {"_id": conversation_id, **owner.filter}, {"$set": gone, "$unset": {"run": 1, "outbox": 1}}
             )
         await self._remove_messages(conversation_id)
         return Run.from_document(found) if "run" in found else None
