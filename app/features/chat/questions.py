@@ -7,7 +7,7 @@ from typing import Any, Final
 import pycountry
 
 READ_CHARACTERS: Final = 400
-"""Patterns for cities try many splits: on 8,000 hostile characters they take two seconds, on these under a millisecond."""
+"""Patterns for cities try many splits: 2 s for 8,000 hostile characters (measured), under 1 ms for these."""
 _NUMBER: Final = re.compile(r"\bBK-?[0-9A-Z]{4}-?[0-9A-Z]{4}\b|\bbkg_\w{22}\b", re.IGNORECASE)
 _HELP: Final = re.compile(r"\b(help|what can you do|who are you|hello|hi)\b", re.IGNORECASE)
 _ADDRESSES: Final = re.compile(r"\baddress(es)?( book)?\b", re.IGNORECASE)
