@@ -30,7 +30,7 @@ from tests.features.bookings.shipments import shipment
 from tests.state.two_replicas import World
 
 EXAMPLES = full(10_000, 1000)
-STEPS = 10
+STEPS = 8
 
 WHOLE = shipment()
 Outcome = tuple[Any, ...]
