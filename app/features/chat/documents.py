@@ -71,8 +71,9 @@ class Run:
     answer_id: str
     steps: tuple[Step, ...]
     text: str
-    problem: Mapping[str, Any] | None
     is_stopping: bool
+    conversation: Mapping[str, Any]
+    """What all this was read from."""
 
     @classmethod
     def from_document(cls, conversation: Mapping[str, Any]) -> Self:
@@ -91,8 +92,8 @@ class Run:
             answer_id=run["answer_id"],
             steps=tuple(Step.from_document(row) for row in run["steps"]),
             text=run["text"],
-            problem=run["problem"],
             is_stopping=run["stopping"],
+            conversation=conversation,
         )
 
 

@@ -71,6 +71,7 @@ class RunEvents:
         yield b": \n\n"
         try:
             if isinstance(run, Run):
+                await self._runs.take_over_if_left(run)
                 async for chunk in self._follow():
                     yield chunk
             else:
@@ -110,7 +111,6 @@ class RunEvents:
         leaving = asyncio.ensure_future(self._draining.wait())
         following: asyncio.Task[Event] | None = None
         try:
-            await self._look()
             while self._outcome is None and not leaving.done():
                 following = following or asyncio.ensure_future(events.next())
                 done, _ = await asyncio.wait(

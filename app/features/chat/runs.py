@@ -73,11 +73,13 @@ class _SupersededError(Exception):
 class _Local:
     """A run that this process works on."""
 
-    __slots__ = ("is_ending", "is_superseded", "run", "task")
+    __slots__ = ("is_ending", "is_superseded", "outcome", "run", "steps", "task")
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.task: asyncio.Task[None] | None = None
+        self.steps: list[Step] = []
+        self.outcome: Outcome | None = None
         self.is_ending = False
         self.is_superseded = False
 
@@ -135,6 +137,8 @@ class Runs:
         local = self._local.get(run.id)
         if local is not None and local.task is not None:
             await asyncio.wait({local.task})
+            if local.outcome is not None:
+                return local.outcome
         while True:
             found = await self.store.find_run(run.owner, run.id)
             if isinstance(found, Outcome):
@@ -266,7 +270,7 @@ class Runs:
         try:
             async with asyncio.TaskGroup() as tasks:
                 side = [tasks.create_task(out.pump()), tasks.create_task(self._journal_forever(run, out))]
-                state, failure = await self._answer(run, caller, out)
+                state, failure = await self._answer(local, caller, out)
                 await out.flush(FLUSH_S)
                 for task in side:
                     task.cancel()
@@ -300,16 +304,17 @@ class Runs:
         return out
 
     async def _answer(
-        self, run: Run, caller: Principal | None, out: AnswerStream
+        self, local: _Local, caller: Principal | None, out: AnswerStream
     ) -> tuple[RunState, CargoFlowError | None]:
         """Write the answer to `out` and return how the run ends. Raises what says that it is not ours."""
+        run = local.run
         if run.is_stopping:
             return "stopped", None
         if run.epoch > TAKEOVERS_MAX:
             return "failed", ModelError("The answer was begun too often without coming to an end.")
         try:
             async with asyncio.timeout(RUN_MAX_S):
-                await self._take_turn(run, caller or await self._caller_of(run), out)
+                await self._take_turn(local, caller or await self._caller_of(run), out)
         except TimeoutError:
             return "failed", ModelTimeoutError(f"The answer took longer than {RUN_MAX_S:g} s.")
         except (StaleEpochError, _SupersededError):
@@ -321,7 +326,8 @@ class Runs:
             return "failed", ModelError("Something went wrong on our side while the answer was written.")
         return "done", None
 
-    async def _take_turn(self, run: Run, caller: Principal, out: AnswerStream) -> None:
+    async def _take_turn(self, local: _Local, caller: Principal, out: AnswerStream) -> None:
+        run = local.run
         history: list[Said] = []
         if self._model.history_turns and run.turn > 1:
             rows = await self.store.context(run, turns=self._model.history_turns)
@@ -330,6 +336,7 @@ class Runs:
         async def journal(step: Step) -> None:
             if not await _insist(lambda: self.store.journal_step(run, step, text=out.text), STORE_PATIENCE_S):
                 raise _SupersededError
+            local.steps.append(step)
 
         turn = Turn(
             kit=self._kit, caller=caller, model=self._model, tools=self._tools, out=out, journal=journal
@@ -356,7 +363,10 @@ class Runs:
         local.is_ending = True
         run = local.run
         problem = None if error is None else problem_document(error, run.request_id)
-        if not await _insist(lambda: self.store.finish(run, state, text, problem), STORE_PATIENCE_S):
+        local.outcome = await _insist(
+            lambda: self.store.finish(run, state, text, problem, steps=local.steps), STORE_PATIENCE_S
+        )
+        if local.outcome is None:
             raise _SupersededError
         self._kit.metrics.chat_run(state)
         if error is not None:

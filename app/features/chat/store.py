@@ -18,7 +18,7 @@ indexes are in `state.feature_indexes`. A turn costs the same however long the c
 update, one read, one update for each step, and three writes at its end.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -157,22 +157,27 @@ class ConversationStore:
         return await self._update_run(run, {"$set": {"run.text": text}})
 
     async def finish(
-        self, run: Run, state: RunState, text: str, problem: Mapping[str, Any] | None = None
-    ) -> bool:
-        """End a run and settle it; False if it is not ours any more. Repeating it is harmless."""
-        ended = {
-            "run.state": state,
-            "run.text": text,
-            "run.problem": problem,
-            "run.finished_at": self._now(),
-        }
-        if not await self._update_run(run, {"$set": ended}):
-            return False
-        async with self._mongo.guard("conversations.find_run"):
-            found = await self._conversations.find_one({"_id": run.conversation_id, "run.id": run.id})
-        if found is not None:
-            await self.settle(found)
-        return True
+        self,
+        run: Run,
+        state: RunState,
+        text: str,
+        problem: Mapping[str, Any] | None = None,
+        *,
+        steps: Sequence[Step] = (),
+    ) -> Outcome | None:
+        """End a run, settle it and return how it ended; None if it is not ours any more.
+
+        `steps` are those that were journaled since `run` was read.
+        """
+        ended = {"state": state, "text": text, "problem": problem, "finished_at": self._now()}
+        changes = {f"run.{name}": value for name, value in ended.items()}
+        if not await self._update_run(run, {"$set": changes}):
+            return None
+        before = run.conversation["run"]
+        all_steps = [*before["steps"], *(step.document() for step in steps)]
+        conversation = {**run.conversation, "run": {**before, **ended, "steps": all_steps}}
+        await self.settle(conversation)
+        return outcome_of(messages_of(conversation)[1])
 
     async def release(self, run: Run) -> None:
         """Let another process take the run over at once."""
