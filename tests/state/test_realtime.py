@@ -262,6 +262,20 @@ async def test_a_successor_that_has_fenced_reads_all_its_predecessor_ever_publis
     assert await other_kit.realtime.fence(CHANNEL, epoch=2) == last
 
 
+async def test_what_is_discarded_is_gone_and_its_producer_refused(kit: StateKit, other_kit: StateKit) -> None:
+    last = await kit.realtime.append(CHANNEL, "word", b"{}", epoch=1, event_id="1")
+    await other_kit.realtime.discard(CHANNEL, epoch=2)
+    with pytest.raises(StaleEpochError):
+        await kit.realtime.append(CHANNEL, "word", b"{}", epoch=1, event_id="2")
+    with pytest.raises(StaleEpochError):
+        await kit.realtime.discard(CHANNEL, epoch=1)
+    page = await kit.realtime.read(CHANNEL, START)
+    assert (page.recovered, page.events) == (True, [])
+    assert not (await kit.realtime.read(CHANNEL, last.id)).recovered
+    again = await other_kit.realtime.append(CHANNEL, "word", b"{}", epoch=2, event_id="1")
+    assert (again.number, again.repeated) == (1, False)
+
+
 async def test_a_fence_on_a_channel_without_events_holds(kit: StateKit) -> None:
     assert await kit.realtime.fence(CHANNEL, epoch=5) == START
     with pytest.raises(StaleEpochError):

@@ -133,7 +133,7 @@ router = ApiRouter(tags=["MCP"])
 
 
 @router.post("/mcp", include_in_schema=False)
-async def mcp(request: Request, server: Annotated[McpServer, Depends(_server)], caller: Caller) -> Response:
+async def mcp(request: Request, caller: Caller, server: Annotated[McpServer, Depends(_server)]) -> Response:
     """Answer one message of an MCP client."""
     request.scope[_PRINCIPAL] = caller
     return _Answer(server.manager)
