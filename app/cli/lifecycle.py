@@ -2,18 +2,19 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import shlex
 import sys
 from collections.abc import Coroutine
 from typing import Annotated, Any, TypeVar
 
+import orjson
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from app.cli.options import DataOption
+from app.cli.store_commands import vitals_of
 from app.cli.terminal import (
     CommandFailedError,
     LastingConsole,
@@ -22,6 +23,7 @@ from app.cli.terminal import (
     progress,
     show_addresses,
     show_status,
+    show_vitals,
 )
 from app.cluster import client
 from app.cluster.control import Answer, ControlError, NobodyThereError
@@ -56,6 +58,13 @@ WorkersWanted = Annotated[
 ]
 Json = Annotated[
     bool, typer.Option("--json", help="One JSON document for programs; passwords are not masked in it.")
+]
+
+Live = Annotated[
+    bool,
+    typer.Option(
+        "--live", help="Also ask the stores: heartbeats, connections, waiting jobs, and locks that are held."
+    ),
 ]
 
 
@@ -144,20 +153,28 @@ def _typed(command: str, layout: Layout) -> str:
     return f"[bold]./cargoflow {escape(command + data)}[/]"
 
 
-def status(*, as_json: Json = False, data: DataOption = None) -> None:
+def status(*, as_json: Json = False, live: Live = False, data: DataOption = None) -> None:
     """Show what runs: every process with its pid, whether it is ready, and where it listens.
 
     Exit code 0 whether or not anything runs. The JSON document has the keys url, nginx, replicas, workers and
-    stores; where nothing runs its lists are empty and the rest is null.
+    stores; where nothing runs its lists are empty and the rest is null. With --live it also has live, with
+    the keys processes, queues and locks.
 
-    Example: ./cargoflow status --json
+    Example: ./cargoflow status --live
     """
     out = console()
-    running = _run(_running(Layout.at(data)))
+    layout = Layout.at(data)
+    running = _run(_running(layout))
+    vitals = vitals_of(layout) if running and live else None
     if as_json:
-        sys.stdout.write(json.dumps(_document(running), indent=2) + "\n")
+        document = _document(running) | ({"live": vitals} if live else {})
+        sys.stdout.write(
+            orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z).decode() + "\n"
+        )
     elif running:
         show_status(out, running)
+        if vitals:
+            show_vitals(out, vitals)
     else:
         out.print("Nothing runs here; [bold]./cargoflow up[/] starts it.")
 

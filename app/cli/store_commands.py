@@ -1,8 +1,11 @@
-"""migrate and seed: work on the stores of the running cluster, or on those the environment names."""
+"""migrate, seed, and the live part of status: work on the stores of the running cluster, or on those that the
+environment names.
+"""
 
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from rich.markup import escape
 
@@ -14,7 +17,11 @@ from app.cluster.layout import Layout
 from app.core.errors import StoreUnavailableError
 from app.core.settings import Settings, SettingsError, load_settings
 
-Action = Callable[[Settings], Awaitable[str | None]]
+if TYPE_CHECKING:
+    from app.features.admin.vitals import Vitals
+
+T = TypeVar("T")
+Action: TypeAlias = Callable[[Settings], Awaitable[T]]
 
 
 def migrate(*, data: DataOption = None) -> None:
@@ -43,21 +50,30 @@ def seed(*, data: DataOption = None) -> None:
     _on_the_stores(Layout.at(data), action)
 
 
-def _on_the_stores(layout: Layout, action: Action) -> None:
+def vitals_of(layout: Layout) -> "Vitals":
+    """Return what the stores of the running cluster know of it. Raises CommandFailedError."""
+    from app.features.admin.vitals import vitals as action  # noqa: PLC0415  # heavy
+
+    return _asked(layout, action)
+
+
+def _on_the_stores(layout: Layout, action: Action[str]) -> None:
+    console().print(escape(_asked(layout, action)))
+
+
+def _asked(layout: Layout, action: Action[T]) -> T:
     os.environ.update(asyncio.run(_environment(layout)))
     try:
-        text = asyncio.run(_done(action))
+        return asyncio.run(_done(action))
     except SettingsError as error:
         raise CommandFailedError(str(error)) from None
     except StoreUnavailableError as error:
         raise CommandFailedError(
             f"{error.store} does not answer; is it the one that MONGODB_URI or REDIS_URL name?"
         ) from None
-    if text:
-        console().print(escape(text))
 
 
-async def _done(action: Action) -> str | None:
+async def _done(action: Action[T]) -> T:
     return await action(load_settings())
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -10,6 +10,9 @@ from rich.status import Status
 
 from app.cluster.addresses import without_password
 from app.cluster.events import Event
+
+if TYPE_CHECKING:
+    from app.features.admin.vitals import Vitals  # brings the stores' clients along: only for who needs them
 
 _MARKS = {"done": "[green]✓[/]", "note": "[yellow]•[/]", "fail": "[red]✗[/]"}
 _NAME_WIDTH = 11
@@ -135,3 +138,29 @@ def show_status(out: Console, status: dict[str, Any]) -> None:
     for name, pid, state, address in rows:
         colour, words = restarting if pid is None and state[0] != "blue" else state
         out.print(f"{name:{_NAME_WIDTH}} {pid or '-':>7}  [{colour}]{words:15}[/]  {escape(address)}")
+
+
+def show_vitals(out: Console, vitals: "Vitals") -> None:
+    """Print what the stores know: each process's heartbeat and connections, waiting jobs, locks."""
+    out.print(
+        f"\n[bold]{'NAME':{_NAME_WIDTH}} {'BEAT':>8}  {'IN HAND':>7}  CONNECTIONS IN USE, OPEN, ALLOWED[/]"
+    )
+    for process in vitals.processes:
+        pools = ", ".join(
+            f"{store} {pool['in_use']}/{pool['open']}/{pool['max']}" for store, pool in process.pools.items()
+        )
+        leaving = "  [yellow]draining[/]" if process.draining else ""
+        beat = f"{process.beat_age_ms} ms"
+        out.print(f"{process.name:{_NAME_WIDTH}} {beat:>8}  {process.in_flight:>7}  {pools}{leaving}")
+    out.print(f"\n[bold]{'JOBS':24} {'READY':>7} {'LATER':>7}  OLDEST[/]")
+    for job_type, depth in sorted(vitals.queues.items()):
+        out.print(f"{escape(job_type):24} {depth.ready:>7} {depth.later:>7}  {depth.oldest_s:.0f} s")
+    if not vitals.queues:
+        out.print("none were ever enqueued")
+    out.print("\n[bold]LOCKS[/]")
+    for lock in vitals.locks:
+        out.print(
+            f"{escape(lock.name)}, token {lock.token}, held by {lock.holder} since {lock.since:%H:%M:%S} UTC"
+        )
+    if not vitals.locks:
+        out.print("none is held")

@@ -27,6 +27,7 @@ Cases, each a test of this name in tests/state/test_idempotency.py or tests/feat
  9. Two replicas at once: one does it, the other replays. If it sees the effect of the first as a reason to
     refuse, it replays all the same.
 10. A replay costs no rate limit, and works when the limit is used up. What is no replay is refused then.
+    Twins in flight count once in what their route allows.
 11. Key expired, LIFE_S after the first: it may be used again, also before anything tidied it up.
 12. Redis gone or wiped: no difference, but that limits are counted as `rate_limits` says.
 13. MongoDB gone: 503, since nobody can say whether it is a replay.

@@ -353,6 +353,17 @@ def test_where_nothing_runs_status_is_empty_and_the_other_commands_say_so(tmp_pa
     assert not cluster.data.exists()
 
 
+def test_status_live_shows_the_heartbeat_of_every_replica_and_worker(running: Cluster) -> None:
+    document = json.loads(running.cli("status", "--live", "--json").stdout)
+    listed = {row["name"]: row["pid"] for row in document["replicas"] + document["workers"]}
+    assert {row["name"]: row["pid"] for row in document["live"]["processes"]} == listed
+    for process in document["live"]["processes"]:
+        assert process["pools"]["mongo"]["open"] > 0
+    shown = running.cli("status", "--live").stdout
+    assert all(f"\n{name} " in shown for name in listed)
+    assert "LOCKS" in shown
+
+
 def test_a_warm_status_is_quick(running: Cluster) -> None:
     began_s = time.monotonic()
     running.status()

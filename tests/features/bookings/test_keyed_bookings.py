@@ -78,6 +78,17 @@ async def test_of_many_at_once_as_many_are_booked_as_the_limit_says(api: httpx.A
 
 
 @pytest.mark.settings(limit_booking="2/hour")
+async def test_a_hundred_twins_at_once_count_once_and_all_get_the_answer(api: httpx.AsyncClient) -> None:
+    path = await begin(api)
+    answers = await asyncio.gather(*(api.post(path, headers=KEY) for _ in range(100)))
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.content for answer in answers}) == 1
+    await book(api)
+    assert problem(await api.post("/bookings", json=shipment())) == (429, "rate_limited")
+    assert await count(api) == 2
+
+
+@pytest.mark.settings(limit_booking="2/hour")
 async def test_a_replay_costs_no_limit_and_works_when_it_is_used_up(api: httpx.AsyncClient) -> None:
     body = shipment()
     first = await api.post("/bookings", json=body, headers=KEY)
