@@ -1,5 +1,6 @@
 """What `./cargoflow` promises about one cluster's life, with real processes."""
 
+import json
 import os
 import signal
 import socket
