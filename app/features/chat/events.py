@@ -21,7 +21,8 @@ from app.core.errors import CargoFlowError, StoreUnavailableError
 from app.features.chat.answer_stream import RUN_CHANNEL
 from app.features.chat.documents import Outcome, Run
 from app.features.chat.errors import ModelError
-from app.features.chat.runs import Runs, problem_document
+from app.features.chat.run_work import problem_document
+from app.features.chat.runs import Runs
 from app.state.channels import START, Event
 from app.state.kit import StateKit
 from app.state.session_documents import Owner

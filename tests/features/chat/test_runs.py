@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from app.core.settings import Settings
 from app.features.chat import events as run_events
 from app.features.chat.answer_stream import AnswerStream
-from app.features.chat.runs import TAKEOVERS_MAX
+from app.features.chat.run_work import TAKEOVERS_MAX
 from app.main import create_app
 from app.state.kit import StateKit
 from tests import model_server as models
