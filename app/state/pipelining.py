@@ -5,9 +5,10 @@ company, and the busier a replica is, the more callers share the price of a roun
 script call costs a replica a quarter of the CPU that it costs through the client's pool.
 
 Guarantees: every caller gets the reply to its own command, or its error; an error reply is its caller's
-alone. A batch that is not answered within `timeout_s`, or whose connection breaks, fails all of its callers
-with what the client reports, and the connection is given up. A connection that died while nothing was asked
-is noticed before the next batch. Callers that are cancelled before their batch leaves are left out of it.
+alone. Nobody waits for longer than `timeout_s`: a batch that is not answered that long after its first caller
+asked, or whose connection breaks, fails all of its callers with what the client reports, and the connection
+is given up. A connection that died while nothing was asked is noticed before the next batch. Callers that are
+cancelled before their batch leaves are left out of it.
 
 Does not guarantee: that a command which failed so had no effect. That batches fill up: alone it is one
 command a round trip, as ever.
@@ -39,6 +40,8 @@ class AutoPipeline:
         self._connection: redis.asyncio.Connection = pool.make_connection()  # type: ignore[no-untyped-call]
         self._timeout_s = timeout_s
         self._queue: list[_Waiting] = []
+        self._asked_s = 0.0
+        """When the first one in the queue asked, on the loop's clock."""
         self._sending: asyncio.Task[None] | None = None
 
     async def execute(self, command: Command) -> Any:
@@ -47,8 +50,11 @@ class AutoPipeline:
         Raises what redis-py raises: ResponseError and its kinds for an error reply, TimeoutError,
         ConnectionError.
         """
-        reply = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        reply = loop.create_future()
         packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub means tuples of any length
+        if not self._queue:
+            self._asked_s = loop.time()
         self._queue.append((packed, reply))
         if self._sending is None:
             self._sending = asyncio.create_task(self._send_queued())
@@ -67,14 +73,15 @@ class AutoPipeline:
         try:
             while self._queue:
                 queue, self._queue = self._queue, []
-                await self._send([waiting for waiting in queue if not waiting[1].done()])
+                due_s = self._asked_s + self._timeout_s
+                await self._send([waiting for waiting in queue if not waiting[1].done()], due_s)
         finally:
             self._sending = None
 
-    async def _send(self, batch: list[_Waiting]) -> None:
-        """Exchange one batch; whatever happens, every caller is told."""
+    async def _send(self, batch: list[_Waiting], due_s: float) -> None:
+        """Exchange one batch until that moment; whatever happens, every caller is told."""
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout_at(due_s):
                 await self._pool.ensure_connection(self._connection)
                 await self._connection.send_packed_command([packed for packed, _ in batch])
                 for _, reply in batch:
