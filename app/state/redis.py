@@ -147,7 +147,7 @@ class RedisStore:
     async def _evaluate_alone(
         self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]
     ) -> Any:
-        """Run it on a connection of its own: a batch that got stuck in the outage may still hold up others."""
+        """Run it on a connection of its own: a batch that is stuck since the outage holds others up."""
         try:
             return await self.client.evalsha(script.sha, len(keys), *keys, *arguments)
         except redis.exceptions.NoScriptError:
