@@ -11,9 +11,12 @@ from app.core.clock import Clock, SystemClock
 from app.core.logging import configure_logging
 from app.core.metrics import Metrics
 from app.core.settings import Settings, SettingsError, load_settings
+from app.features.addresses.routes import router as addresses
 from app.features.admin.cluster_routes import router as cluster
 from app.features.auth.api_key_routes import router as api_keys
 from app.features.auth.routes import router as auth
+from app.features.bookings.draft_routes import router as drafts
+from app.features.bookings.routes import router as bookings
 from app.features.jobs.routes import router as jobs
 from app.features.operations import docs
 from app.features.operations.routes import router as operations
@@ -53,7 +56,7 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
 
     api = Api(settings=chosen, metrics=metrics, clock=machine, lifespan=lifespan)
     api.include_router(operations)
-    for feature in (auth, api_keys, users, sessions, jobs, cluster):
+    for feature in (auth, api_keys, users, sessions, addresses, drafts, bookings, jobs, cluster):
         api.include_router(feature, prefix=chosen.base_path)
     if chosen.serves_docs:
         api.include_router(docs.router)

@@ -15,6 +15,7 @@ from typing import Final
 from app.core.logging import configure_logging
 from app.core.settings import Settings, SettingsError, load_settings
 from app.features.auth import jobs as auth
+from app.features.bookings import jobs as bookings
 from app.state import schedule
 from app.state.job_run import Handler
 from app.state.job_worker import work_on_jobs
@@ -26,14 +27,14 @@ _log = logging.getLogger("cargoflow.worker")
 EXIT_SETTINGS: Final = 78
 """EX_CONFIG of sysexits.h."""
 
-OUTBOXES: Final = (schedule.COLLECTION,)
+OUTBOXES: Final = (bookings.COLLECTION, schedule.COLLECTION)
 """Collections whose documents have an outbox: what dead processes left there is relayed."""
 CRON_TABLE: Final[Sequence[Scheduled]] = ()
 
 
 def handlers(kit: StateKit) -> list[Handler]:
     """Return every feature's handlers."""
-    return [*auth.handlers(kit)]
+    return [*auth.handlers(kit), *bookings.handlers(kit)]
 
 
 async def work(settings: Settings, stop: asyncio.Event) -> None:

@@ -9,6 +9,12 @@ import typer
 
 from app.cluster.layout import REPOSITORY
 
+SPREAD = ("-n", "2", "--dist", "loadfile")
+"""Everything at once goes over two processes, a file to one of them: most tests wait for processes they
+started, so that takes little more than half as long. A selection does not, so that -s, -x and --pdb do what
+they say.
+"""
+
 Full = Annotated[bool, typer.Option("--full", help="Run the long scenarios with their full counts.")]
 TestData = Annotated[
     Path | None,
@@ -33,7 +39,9 @@ def run_tests(context: typer.Context, *, full: Full = False, data: TestData = No
     if data:
         data.mkdir(parents=True, exist_ok=True)  # pytest makes its own folder only
         basetemp = [f"--basetemp={data.absolute() / 'tests'}"]
+    spread = () if any(not argument.startswith("-") for argument in context.args) else SPREAD
     environment = {**os.environ, **({"CARGOFLOW_FULL": "1"} if full else {})}
     sys.stdout.flush()
     os.chdir(REPOSITORY)
-    os.execve(sys.executable, [sys.executable, "-m", "pytest", *basetemp, *context.args], environment)  # noqa: S606  # no shell wanted
+    command = [sys.executable, "-m", "pytest", *basetemp, *spread, *context.args]
+    os.execve(sys.executable, command, environment)  # noqa: S606  # no shell wanted

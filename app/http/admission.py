@@ -85,8 +85,11 @@ async def admit(request: Request, wanted: Wanted | None = None) -> Admitted:
     return admitted
 
 
-async def weigh(request: Request, wanted: Wanted | None = None) -> Admitted:
-    """Do what `admit` does, but leave the 429 of a known caller to be raised: a replay costs no limit."""
+async def weigh(request: Request, wanted: Wanted | None = None, *, twin: str = "") -> Admitted:
+    """Do what `admit` does, but leave the 429 of a known caller to be raised: a replay costs no limit.
+
+    Requests that name the same `twin` count once in the limits that the route declared.
+    """
     state_kit = kit(request)
     unknown = _anonymous_limit(request, state_kit)
     try:
@@ -97,7 +100,7 @@ async def weigh(request: Request, wanted: Wanted | None = None) -> Admitted:
     declared = declared_limits(state_kit.settings, request.scope["endpoint"])
     extra = [row for row in declared if row.subject_of is per_user]
     admission = await state_kit.principals.admit(
-        credential, anonymous=unknown, extra=[row.rate for row in extra], wanted=wanted
+        credential, anonymous=unknown, extra=[row.rate for row in extra], twin=twin, wanted=wanted
     )
     standing = admission.charge.standing
     announce(request, standing)

@@ -13,11 +13,13 @@ the write that decides, `Idempotency.insert` or `Idempotency.run`, which commits
 request without a key goes through the same lines with `keyed` being None.
 
 A replay costs no rate limit: what admission counted is given back, and a limit that is used up (which counts
-nothing) refuses only what turns out not to be a replay. The body is read here, after admission, to know what
-the request asks for: as JSON, so that neither white space nor the order of members matters; path and query
-belong to it, too. For routes with JSON bodies.
+nothing) refuses only what turns out not to be a replay. What the route itself allows is counted once a key,
+so that of a request sent many times at once none is refused because of the others. The body is read here,
+after admission, to know what the request asks for: as JSON, so that neither white space nor the order of
+members matters; path and query belong to it, too. For routes with JSON bodies.
 """
 
+import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Annotated, Any, Final, TypeVar
@@ -112,7 +114,7 @@ class KeyedCall:
         charge = self._admitted.charge
         await self._kit.limits.refund(charge)
         if charge.windows:
-            announce(self._request, replace(charge.standing, remaining=charge.standing.remaining + 1))
+            announce(self._request, replace(charge.standing, remaining=charge.remaining_if_refunded))
         return _response(replace(first, headers={**first.headers, **REPLAYED}))
 
 
@@ -123,7 +125,7 @@ def keyed_caller(*roles: Role, within: str = KEYS) -> Callable[..., Awaitable[Ke
     """
 
     async def call(request: Request, idempotency_key: KeyHeader = None) -> KeyedCall:
-        admitted = await weigh(request)
+        admitted = await weigh(request, twin=_twin(request, idempotency_key))
         refusal, known = admitted.refusal, None
         forbidden = wrong_role(admitted.principal, roles)
         if forbidden is not None:
@@ -156,6 +158,14 @@ def created(content: Any, *, location: str, version: int, status: int = 201) -> 
     """Return the answer that shows what was made; `content` is anything JSON-like, or JSON in bytes."""
     body = content if isinstance(content, bytes) else encode(content)
     return Answer(status, body, {"ETag": etag(version), "Location": location})
+
+
+def _twin(request: Request, key: str | None) -> str:
+    """Return what the request has in common with those of the same caller that may be the same one."""
+    if key is None:
+        return ""
+    named = f"{request.method} {context_of(request.scope).template} {key}"
+    return hashlib.sha256(named.encode()).hexdigest()[:32]
 
 
 def _scoped(request: Request, principal: Principal, refusal: Exception | None) -> str:

@@ -26,6 +26,8 @@ TAGS: Final[list[dict[str, Any]]] = [
     {"name": "Auth", "description": "Registering, logging in and out, tokens, devices, API keys."},
     {"name": "Users", "description": "The people of a tenant, and the tenant itself."},
     {"name": "Sessions", "description": "Server-side state of a user: drafts, carts, preferences."},
+    {"name": "Addresses", "description": "A user's address book."},
+    {"name": "Bookings", "description": "Drafts, prices, bookings and their life."},
     {"name": "Admin", "description": "How the cluster stands, for a tenant's admin."},
     {"name": "Operations", "description": "Is it alive, is it ready, what is it doing."},
 ]

@@ -33,12 +33,9 @@ from app.core.errors import (
     ValidationFailedError,
 )
 from app.http.limits import refused_by_route
+from app.http.validation import field_errors, refused
 
 MEDIA_TYPE: Final = b"application/problem+json"
-ERRORS_MAX: Final = 50
-"""How many field errors a document lists."""
-_FIELD_MAX_CHARACTERS: Final = 200
-_MESSAGE_MAX_CHARACTERS: Final = 300
 _INTERNAL_DETAIL: Final = "Something went wrong on our side. It has been logged under this request's id."
 
 _BY_STATUS: Final[Mapping[int, type[CargoFlowError]]] = {
@@ -119,7 +116,7 @@ def problem_of(error: BaseException, scope: Scope) -> Problem:
     if isinstance(error, RateLimitExceeded):
         error = refused_by_route(Request(scope), error)
     if isinstance(error, RequestValidationError):
-        error = _validation_failed(error)
+        error = refused(field_errors(error.errors(), below=1))
     if isinstance(error, CargoFlowError):
         return Problem(error.status, error.code, error.title, error.detail, error.extra, error.headers)
     if isinstance(error, HTTPException):
@@ -147,25 +144,6 @@ def _phrase(status: int) -> str:
         return HTTPStatus(status).phrase
     except ValueError:
         return f"Status {status}"
-
-
-def _validation_failed(error: RequestValidationError) -> ValidationFailedError:
-    rows = [{"field": _place(row["loc"]), "message": _message(row)} for row in error.errors()[:ERRORS_MAX]]
-    return ValidationFailedError("The request breaks a rule; 'errors' says where.", errors=rows)
-
-
-def _place(location: tuple[str | int, ...]) -> str:
-    """Return `cargo.weight_kg` for `("body", "cargo", "weight_kg")`, and `body` for the whole of it."""
-    inner = location[1:] or location
-    return _text(".".join(str(part) for part in inner), _FIELD_MAX_CHARACTERS)
-
-
-def _message(row: Mapping[str, Any]) -> str:
-    return _text(str(row["msg"]).removeprefix("Value error, "), _MESSAGE_MAX_CHARACTERS)
-
-
-def _text(text: str, characters_max: int) -> str:
-    return text[:characters_max].encode(errors="replace").decode()
 
 
 def _encodable(value: Any) -> Any:

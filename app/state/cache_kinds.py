@@ -130,10 +130,12 @@ class CacheEntry:
         return CacheTarget(self.hash_key, self.kind.name)
 
 
-def everything_of(*, tenant_id: str, user_id: str) -> CacheTarget:
-    """Return, to be invalidated, whatever is cached per user for this one, of every kind."""
-    ids = [_owner_id("everything", tenant_id), _owner_id("everything", user_id)]
-    return CacheTarget(keys.cache_owner(ids), _EVERY_KIND)
+def everything_of(*, tenant_id: str, user_id: str | None = None) -> CacheTarget:
+    """Return, to be invalidated, whatever is cached per user for this one, of every kind; without a user,
+    whatever is cached of the tenant or of any user of it.
+    """
+    owner = (tenant_id,) if user_id is None else (tenant_id, user_id)
+    return CacheTarget(keys.cache_owner([_owner_id("everything", part) for part in owner]), _EVERY_KIND)
 
 
 def _owner_id(name: str, value: Part) -> str:

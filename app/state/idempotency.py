@@ -27,6 +27,7 @@ Cases, each a test of this name in tests/state/test_idempotency.py or tests/feat
  9. Two replicas at once: one does it, the other replays. If it sees the effect of the first as a reason to
     refuse, it replays all the same.
 10. A replay costs no rate limit, and works when the limit is used up. What is no replay is refused then.
+    Twins in flight count once in what their route allows.
 11. Key expired, LIFE_S after the first: it may be used again, also before anything tidied it up.
 12. Redis gone or wiped: no difference, but that limits are counted as `rate_limits` says.
 13. MongoDB gone: 503, since nobody can say whether it is a replay.
@@ -74,7 +75,7 @@ LIFE_S = 24 * 3600
 WAIT_S = 3.0
 TIDY_S = 3600.0
 KEYS: Final = "idempotency_keys"
-IN_DOCUMENTS: Final = ("users",)
+IN_DOCUMENTS: Final = ("bookings", "users")
 """Collections whose documents carry the key of the request that made them."""
 FIELD: Final = "idempotency"
 _FIRST_PAUSE_S = 0.01

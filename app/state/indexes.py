@@ -16,6 +16,7 @@ from app.state import (
     schedule,
     sessions,
 )
+from app.state.feature_indexes import FEATURES
 from app.state.mongo import MongoStore
 
 _OWNERS = (accounts, api_keys, idempotency, job_pauses, jobs, locks, logins, schedule, sessions)
@@ -25,3 +26,5 @@ async def ensure_indexes(mongo: MongoStore) -> None:
     """Create what is missing. Raises pymongo's errors."""
     for owner in _OWNERS:
         await owner.ensure_indexes(mongo)
+    for name, indexes in FEATURES.items():
+        await mongo.collection(name).create_indexes(list(indexes))

@@ -35,6 +35,7 @@ CACHE_STATS = "cf:stats:cache"
 HOT_COPY_PREFIX = "cf:hot:c:"
 HOT_GUARD_PREFIX = "cf:hot:w:"
 RATE_WINDOW_PREFIX = "cf:rl:"
+RATE_TWIN_PREFIX = "cf:rl-twin:"
 _STREAM_PREFIX = "cf:rt:s:"
 _STREAM_GUARD_PREFIX = "cf:rt:g:"
 _CACHE_ENTRY_PREFIX = "cf:cache:e:"
@@ -73,6 +74,11 @@ def hot_guard(name: str) -> str:
 def rate_window(policy: str, subject: str) -> str:
     """The counter of one limit for one subject; TTL is the limit's window."""
     return f"{RATE_WINDOW_PREFIX}{policy}:{subject}"
+
+
+def rate_twin(policy: str, subject: str, twin: str) -> str:
+    """Says that a request of that name was counted by the limit already; TTL is the limit's window."""
+    return f"{RATE_TWIN_PREFIX}{policy}:{subject}:{twin}"
 
 
 def login_name(login_id: str) -> str:

@@ -26,6 +26,7 @@ from app.core.metrics import Metrics
 from app.core.settings import Settings
 from app.state.breaker import Breaker, StoreGuard
 from app.state.health import StoreHealth, StoreProbe
+from app.state.mongo_pool import PoolGauge
 from app.state.store_clock import StoreClock
 
 _log = logging.getLogger(__name__)
@@ -122,8 +123,10 @@ class MongoStore:
         """
         uri = settings.mongodb_uri.get_secret_value()
         timeout_ms = round(settings.mongo_timeout_s * 1000)
+        self._gauge = PoolGauge()
         self._client: AsyncIOMotorClient[Document] = AsyncIOMotorClient(
             uri,
+            event_listeners=[self._gauge],
             appname=f"cargoflow-{settings.replica_name}",
             tz_aware=True,
             w="majority",
@@ -137,7 +140,7 @@ class MongoStore:
         )
         name = parse_uri(uri)["database"] or DEFAULT_DATABASE
         self.database: AsyncIOMotorDatabase[Document] = self._client[name]
-        self._pool = {"max": settings.db_pool_max, "min": min(settings.db_pool_min, settings.db_pool_max)}
+        self._pool_max, self._pool_min = settings.db_pool_max, min(settings.db_pool_min, settings.db_pool_max)
         self._timeout_s = settings.mongo_timeout_s
         self._clock = clock
         self._prepare = prepare
@@ -145,6 +148,7 @@ class MongoStore:
         self._metrics = metrics
         self._breaker = Breaker("MongoDB", metrics)
         self._probe = StoreProbe(clock)
+        metrics.collect_pool("MongoDB", self._pool)
 
     def collection(self, name: str) -> Collection:
         """Return a collection; every call on it belongs inside `guard()`."""
@@ -164,7 +168,11 @@ class MongoStore:
     @property
     def health(self) -> StoreHealth:
         """What the probe last saw; no I/O."""
-        return self._probe.health(pool=self._pool)
+        return self._probe.health(pool=self._pool())
+
+    def _pool(self) -> dict[str, int]:
+        gauge = self._gauge
+        return {"max": self._pool_max, "min": self._pool_min, "open": gauge.open, "in_use": gauge.in_use}
 
     async def probe_forever(self) -> None:
         """Ask `hello` every second: closes or opens the breaker, sets the clock. Runs in the kit's tasks."""

@@ -101,7 +101,7 @@ _ADMIT = Script(
     hot_lua.READ
     + COUNT
     + f"local COPY, GUARD = '{keys.HOT_COPY_PREFIX}', '{keys.HOT_GUARD_PREFIX}'\n"
-    + f"local WINDOW = '{keys.RATE_WINDOW_PREFIX}'\n"
+    + f"local WINDOW, TWIN = '{keys.RATE_WINDOW_PREFIX}', '{keys.RATE_TWIN_PREFIX}'\n"
     + """
 local now, generation = now_ms(), redis.call('GET', KEYS[1])
 local nonce, lease_ms, claim_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -120,22 +120,26 @@ end
 local alive = user.state == 'hit' and credential.proof == ARGV[5]
   and (credential.epoch == '' or credential.epoch == user.epoch)
 if not alive then
-  local counted = count_limits({{key = KEYS[4], amount = tonumber(ARGV[8]), window_ms = ARGV[9]}})
+  local anonymous = {key = KEYS[4], amount = tonumber(ARGV[8]), window_ms = ARGV[9], mark = ''}
+  local counted = count_limits({anonymous})
   return {'dead', hot_reply(credential), hot_reply(user), counted, none}
 end
 
 local subject = string.match(credential.owner, ':(.*)$')
 local tier = credential.tier ~= '' and credential.tier or user.tier
-local limits, tiers = {}, tonumber(ARGV[10])
-local function add(policy, at)
+local limits, twin, tiers = {}, ARGV[10], tonumber(ARGV[11])
+local function add(policy, at, mark)
   local key = WINDOW .. policy .. ':' .. subject
-  limits[#limits + 1] = {key = key, amount = tonumber(ARGV[at]), window_ms = ARGV[at + 1]}
+  limits[#limits + 1] = {key = key, amount = tonumber(ARGV[at]), window_ms = ARGV[at + 1], mark = mark}
 end
 for i = 1, tiers do
-  local at = 8 + 3 * i
-  if ARGV[at] == tier then add(tier, at + 1) end
+  local at = 9 + 3 * i
+  if ARGV[at] == tier then add(tier, at + 1, '') end
 end
-for at = 11 + 3 * tiers, #ARGV, 3 do add(ARGV[at], at + 1) end
+for at = 12 + 3 * tiers, #ARGV, 3 do
+  local mark = twin ~= '' and TWIN .. ARGV[at] .. ':' .. subject .. ':' .. twin or ''
+  add(ARGV[at], at + 1, mark)
+end
 local counted, wanted = count_limits(limits), none
 if counted[1] == 1 and ARGV[6] ~= '' then
   local name, claim = ARGV[6] .. ':' .. credential.owner .. ':' .. ARGV[7], tonumber(ARGV[4])
@@ -180,10 +184,11 @@ class Principals:
         *,
         anonymous: Limit,
         extra: Sequence[Rate] = (),
+        twin: str = "",
         wanted: Wanted | None = None,
     ) -> Admission:
         """Say who the credential stands for, counting the request: the user's tier and `extra` rates, or
-        `anonymous` if it is nobody's.
+        `anonymous` if it is nobody's. Requests that name the same `twin` count once in `extra`.
 
         Hot: one round trip to Redis and none to MongoDB. Raises StoreUnavailableError if no store can say.
         """
@@ -203,18 +208,23 @@ class Principals:
                     wanted.id if wanted else "",
                     anonymous.rate.amount,
                     anonymous.rate.window_s * 1000,
+                    twin,
                     *self._tier_arguments,
                     *(part for rate in extra for part in (rate.policy, rate.amount, rate.window_s * 1000)),
                 ),
             )
         except StoreUnavailableError:
             self._hot.count(name, "bypass")
-            return await self._admit_from_record(credential, MISS, MISS, anonymous, extra)
+            return await self._admit_from_record(
+                credential, found=MISS, user=MISS, anonymous=anonymous, extra=extra, twin=twin
+            )
         verdict = reply[0]
         found, user = HotRead.from_reply(reply[1], nonce), HotRead.from_reply(reply[2], nonce)
         self._hot.count(name, found.state)
         if verdict == b"unknown":
-            return await self._admit_from_record(credential, found, user, anonymous, extra)
+            return await self._admit_from_record(
+                credential, found=found, user=user, anonymous=anonymous, extra=extra, twin=twin
+            )
         if verdict == b"dead":
             return Admission(None, self._limits.charge([anonymous.rate], [anonymous.key], reply[3]))
         principal = _principal(credential, orjson.loads(found.head), orjson.loads(user.head))
@@ -229,13 +239,21 @@ class Principals:
         return Admission(principal, self._limits.charge(rates, names, reply[3]), hot_document)
 
     async def _admit_from_record(
-        self, credential: Credential, found: HotRead, user: HotRead, anonymous: Limit, extra: Sequence[Rate]
+        self,
+        credential: Credential,
+        *,
+        found: HotRead,
+        user: HotRead,
+        anonymous: Limit,
+        extra: Sequence[Rate],
+        twin: str,
     ) -> Admission:
         principal = await self._load(credential, found, user)
         if principal is None:
             return Admission(None, await self._limits.take([anonymous]))
-        limits = [Limit(rate, principal.user_id) for rate in (self._tiers[principal.tier], *extra)]
-        return Admission(principal, await self._limits.take(limits))
+        tier = Limit(self._tiers[principal.tier], principal.user_id)
+        declared = (Limit(rate, principal.user_id, twin) for rate in extra)
+        return Admission(principal, await self._limits.take([tier, *declared]))
 
     async def _load(self, credential: Credential, found: HotRead, user: HotRead) -> Principal | None:
         """Ask MongoDB, and put into the hot copies what their leases allow."""

@@ -3,7 +3,8 @@
 Guarantees: `take` counts one request against all of its limits in one script, on Redis' clock: if one of them
 is used up, none is counted. Of N allowed, exactly N get through, however many replicas ask at once; a window
 opens with the first request it counts and ends its length later. `refund` gives back only within the window
-that was charged.
+that was charged. Requests that name the same `twin` (the sending of one request again and again) are counted
+once in a window, however many are under way at once, and are let through when the limit is used up by then.
 
 Does not guarantee: anything across a Redis that lost its data; the windows start anew.
 
@@ -11,8 +12,8 @@ When Redis is gone: a limit marked `closed` refuses with StoreUnavailableError (
 must not get cheaper by stalling Redis). For every other limit each replica allows the whole amount, counted
 in a bounded table of its own; what no longer fits the table is let through. Never a false 429.
 
-Keys: `keys.rate_window(policy, subject)`, TTL the window. O(limits of the request). Algorithm: fixed window
-counter, window started by its first hit.
+Keys: `keys.rate_window(policy, subject)`, `keys.rate_twin(policy, subject, twin)`, TTL the window. O(limits
+of the request). Algorithm: fixed window counter, window started by its first hit.
 """
 
 from collections.abc import Sequence
@@ -49,15 +50,23 @@ def parse_rate(policy: str, text: str, *, closed: bool = False) -> Rate:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A rate applied to one subject: a user, an address, an e-mail with an address."""
+    """A rate applied to one subject: a user, an address, an e-mail with an address. `twin` names the request
+    if it may be sent more than once and is to count once.
+    """
 
     rate: Rate
     subject: str
+    twin: str = ""
 
     @property
     def key(self) -> str:
         """The counter's name in Redis."""
         return keys.rate_window(self.rate.policy, self.subject)
+
+    @property
+    def mark(self) -> str:
+        """The name in Redis of what says that the request was counted; empty if it has no twins."""
+        return keys.rate_twin(self.rate.policy, self.subject, self.twin) if self.twin else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +86,12 @@ class Standing:
 @dataclass(frozen=True, slots=True)
 class Charge:
     """What was counted, so that it can be given back: each limit's key and the end of the window it was
-    counted in.
+    counted in. Without those that counted a twin before.
     """
 
     standing: Standing
     windows: tuple[tuple[str, int], ...] = ()
+    remaining_if_refunded: int = 0
 
 
 COUNT = """
@@ -89,7 +99,8 @@ local function count_limits(limits)
   local tight, worst = nil, nil
   for i, l in ipairs(limits) do
     l.used = tonumber(redis.call('GET', l.key) or '0')
-    if l.used >= l.amount then
+    l.counted = l.mark ~= '' and redis.call('EXISTS', l.mark) == 1
+    if l.used >= l.amount and not l.counted then
       l.left = redis.call('PTTL', l.key)
       if not worst or l.left > worst.left then worst = l; worst.index = i end
     end
@@ -97,19 +108,23 @@ local function count_limits(limits)
   if worst then return {0, worst.index, 0, worst.left, {}} end
   local ends = {}
   for i, l in ipairs(limits) do
-    l.used = redis.call('INCR', l.key)
-    if l.used == 1 then redis.call('PEXPIRE', l.key, l.window_ms) end
-    ends[i] = redis.call('PEXPIRETIME', l.key)
+    ends[i] = 0
+    if not l.counted then
+      l.used = redis.call('INCR', l.key)
+      if l.used == 1 then redis.call('PEXPIRE', l.key, l.window_ms) end
+      if l.mark ~= '' then redis.call('SET', l.mark, '', 'PX', l.window_ms) end
+      ends[i] = redis.call('PEXPIRETIME', l.key)
+    end
     local remaining = l.amount - l.used
     if not tight or remaining < tight.remaining then
       tight = {index = i, remaining = remaining, key = l.key}
     end
   end
-  return {1, tight.index, tight.remaining, redis.call('PTTL', tight.key), ends}
+  return {1, tight.index, tight.remaining, math.max(0, redis.call('PTTL', tight.key)), ends}
 end
 """
-"""`count_limits` takes rows {key, amount, window_ms}, at least one, and returns {allowed, index, remaining,
-reset_ms, window ends}.
+"""`count_limits` takes rows {key, amount, window_ms, mark}, at least one, and returns {allowed, index,
+remaining, reset_ms, window ends}; the end is 0 where a twin had been counted.
 """
 
 _TAKE = Script(
@@ -118,7 +133,8 @@ _TAKE = Script(
     + """
 local limits = {}
 for i, key in ipairs(KEYS) do
-  limits[i] = {key = key, amount = tonumber(ARGV[2 * i - 1]), window_ms = ARGV[2 * i]}
+  local at = 3 * i - 2
+  limits[i] = {key = key, amount = tonumber(ARGV[at]), window_ms = ARGV[at + 1], mark = ARGV[at + 2]}
 end
 return count_limits(limits)
 """,
@@ -152,7 +168,9 @@ class RateLimits:
         Look at `standing.allowed`. Raises StoreUnavailableError if Redis is gone and one of the limits is
         closed then.
         """
-        arguments = [part for limit in limits for part in (limit.rate.amount, limit.rate.window_s * 1000)]
+        arguments = [
+            part for limit in limits for part in (limit.rate.amount, limit.rate.window_s * 1000, limit.mark)
+        ]
         try:
             reply = await self._redis.run(_TAKE, [limit.key for limit in limits], arguments)
         except StoreUnavailableError:
@@ -186,7 +204,9 @@ class RateLimits:
             window_s=rate.window_s,
             reset_s=max(1, -(-reset_ms // 1000)),
         )
-        return Charge(standing, tuple(zip(names, ends, strict=False)))
+        windows = tuple((name, end) for name, end in zip(names, ends, strict=False) if end > 0)
+        counted = allowed == 1 and ends[index - 1] > 0
+        return Charge(standing, windows, remaining + counted)
 
     async def refund(self, charge: Charge) -> None:
         """Give a counted request back, once, if its windows still run. With Redis gone nothing happens."""
@@ -211,20 +231,28 @@ class LocalWindows:
     def take(self, limits: Sequence[Limit]) -> Standing:
         """Count as `RateLimits.take` does, against this process' counters."""
         now_s = self._clock.monotonic_s()
-        rows = [(limit, *self._current(limit, now_s)) for limit in limits]
-        full = [row for row in rows if row[1] >= row[0].rate.amount]
+        rows = [(limit, *self._current(limit, now_s), self._counted(limit, now_s)) for limit in limits]
+        full = [row for row in rows if row[1] >= row[0].rate.amount and not row[3]]
         if full:
-            limit, _, ends_s = max(full, key=lambda row: row[2])
+            limit, _, ends_s, _ = max(full, key=lambda row: row[2])
             return _standing(limit.rate, allowed=False, remaining=0, left_s=ends_s - now_s)
-        if len(self._windows) + len(rows) > LOCAL_TABLE_MAX:
+        if len(self._windows) + 2 * len(rows) > LOCAL_TABLE_MAX:
             self._windows = {key: window for key, window in self._windows.items() if window[1] > now_s}
-        for limit, used, ends_s in rows:
-            if limit.key in self._windows or len(self._windows) < LOCAL_TABLE_MAX:
-                self._windows[limit.key] = (used + 1, ends_s)
-        limit, used, ends_s = min(rows, key=lambda row: row[0].rate.amount - row[1])
-        return _standing(
-            limit.rate, allowed=True, remaining=limit.rate.amount - used - 1, left_s=ends_s - now_s
-        )
+        for limit, used, ends_s, counted in rows:
+            if not counted:
+                self._put(limit.key, used + 1, ends_s)
+                self._put(limit.mark, 1, ends_s)
+        limit, used, ends_s, counted = min(rows, key=lambda row: row[0].rate.amount - row[1] + row[3])
+        remaining = max(0, limit.rate.amount - used - (not counted))
+        return _standing(limit.rate, allowed=True, remaining=remaining, left_s=ends_s - now_s)
+
+    def _put(self, key: str, used: int, ends_s: float) -> None:
+        if key and (key in self._windows or len(self._windows) < LOCAL_TABLE_MAX):
+            self._windows[key] = (used, ends_s)
+
+    def _counted(self, limit: Limit, now_s: float) -> bool:
+        """Say whether a twin of the request was counted by that limit."""
+        return self._windows.get(limit.mark, (0, 0.0))[1] > now_s
 
     def _current(self, limit: Limit, now_s: float) -> tuple[int, float]:
         used, ends_s = self._windows.get(limit.key, (0, 0.0))

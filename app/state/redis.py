@@ -81,6 +81,7 @@ class RedisStore:
         self._metrics = metrics
         self._breaker = Breaker("Redis", metrics)
         self._last_probe = StoreProbe(clock)
+        metrics.collect_pool("Redis", self._pool_sizes)
 
     def guard(self, command: str) -> StoreGuard:
         """Return the context in which calls on `client` run; `command` names them in logs and metrics."""
@@ -172,7 +173,14 @@ class RedisStore:
     @property
     def health(self) -> StoreHealth:
         """What the probe last saw; no I/O."""
-        return self._last_probe.health(pool={"max": self._pool.max_connections})
+        return self._last_probe.health(pool=self._pool_sizes())
+
+    def _pool_sizes(self) -> dict[str, int]:
+        sizes = {"max": self._pool.max_connections, "open": 0, "in_use": 0}
+        for count, attributes in self._pool.get_connection_count():
+            sizes["open"] += count
+            sizes["in_use"] += count if "used" in attributes.values() else 0
+        return sizes
 
     async def close(self) -> None:
         """Close all connections."""

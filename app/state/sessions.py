@@ -250,12 +250,18 @@ class Sessions:
                     if json is None:
                         return session
 
-    async def delete(self, owner: Owner, session_id: str) -> None:
-        """Delete a session. Raises NotFoundError if there is none, or not any more."""
+    async def delete(self, owner: Owner, session_id: str, *, version: int | None = None) -> None:
+        """Delete a session; with `version`, only as of that one.
+
+        Raises NotFoundError if there is none, or not any more; VersionConflictError.
+        """
+        as_of = {} if version is None else {"version": version}
         async with self._hot.writing(hot_name(owner, session_id)) as write:
             async with self._mongo.guard("sessions.delete"):
-                wanted = {"_id": session_id, **owner.filter, **unexpired(self._now())}
+                wanted = {"_id": session_id, **owner.filter, **as_of, **unexpired(self._now())}
                 result = await self._rows.delete_one(wanted)
+            if result.deleted_count == 0 and version is not None:
+                raise VersionConflictError(current_version=(await self._get(owner, session_id)).version)
             write.bury()
         if result.deleted_count == 0:
             raise NotFoundError

@@ -10,6 +10,8 @@ GENEROUS = {
     "LIMIT_AUTH_EMAIL": "1000000/minute",
     "LIMIT_ANONYMOUS": "1000000/minute",
     "LIMIT_STANDARD": "1000000/minute",
+    "LIMIT_BOOKING": "1000000/hour",
+    "LIMIT_ADDRESS": "1000000/hour",
     "LIMIT_PREMIUM": f"{LIMITED}/hour",
 }
 """Nothing bites but the tier `premium`, which only an API key that asks for it has."""

@@ -28,6 +28,8 @@ def target(
         limit_anonymous=UNLIMITED,
         limit_standard=UNLIMITED,
         limit_premium=UNLIMITED,
+        limit_booking=UNLIMITED,
+        limit_address=UNLIMITED,
     )
     replica = Replica(tmp_path_factory.mktemp("fuzz") / "replica", settings, name="replica-fuzz")
     try:

@@ -86,6 +86,19 @@ async def test_draining_fails_readiness_before_anything_else(app: FastAPI, clien
     assert (await client.get("/health")).status_code == 200
 
 
+async def test_metrics_tell_how_many_connections_each_store_s_pool_has(client: httpx.AsyncClient) -> None:
+    shown = (await client.get("/metrics")).text
+    for store in ("MongoDB", "Redis"):
+        sizes = {
+            state: float(
+                shown.split(f'cargoflow_store_pool{{state="{state}",store="{store}"}} ')[1].split()[0]
+            )
+            for state in ("in_use", "open", "max")
+        }
+        assert 0 <= sizes["in_use"] <= sizes["open"] <= sizes["max"]
+        assert sizes["open"] > 0
+
+
 @pytest.mark.parametrize("path", ["/health", "/ready"])
 async def test_probes_may_use_head(path: str, client: httpx.AsyncClient) -> None:
     response = await client.head(path)

@@ -130,7 +130,9 @@ def test_what_the_tests_here_call_good_is_good(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("variable", ["JWT_SECRET", "JWT_SECRET_PREVIOUS"])
-@pytest.mark.parametrize("secret", [*SAMPLES, *WEAK])
+@pytest.mark.parametrize(
+    "secret", [*SAMPLES, *WEAK], ids=[*SAMPLES, *(f"weak {n}" for n in range(len(WEAK)))]
+)
 def test_no_sample_and_nothing_weak_passes_for_a_secret(
     monkeypatch: pytest.MonkeyPatch, variable: str, secret: str
 ) -> None:

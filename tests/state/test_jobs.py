@@ -10,7 +10,6 @@ from app.core.errors import ConflictError, NotFoundError
 from app.state.job_documents import NewJob
 from app.state.job_run import GiveUpError, Handler, JobLostError, Run
 from app.state.kit import StateKit
-from tests.engines import RedisEngine
 from tests.state.working import until_over, working
 from tests.waiting import until
 
@@ -374,41 +373,3 @@ async def test_jobs_of_unknown_types_wait_for_a_worker_that_knows_them(kit: Stat
 def test_what_cannot_be_a_type_is_refused(job_type: str) -> None:
     with pytest.raises(ValueError, match="type of job"):
         NewJob(job_type, {})
-
-
-async def test_jobs_are_found_while_redis_is_gone_and_after(
-    kit: StateKit, other_kit: StateKit, redis_engine: RedisEngine
-) -> None:
-    record = Recorder()
-    before = [await kit.jobs.enqueue(new(n)) for n in range(3)]
-    redis_engine.kill()
-    during = [await other_kit.jobs.enqueue(new(n)) for n in range(3, 6)]
-    async with working(kit, handler(record)):
-        for job_id in (*before, *during):
-            await until_over(kit, job_id)
-        redis_engine.start()
-        await until_over(kit, await other_kit.jobs.enqueue(new(6)))
-    assert sorted(record.ran) == list(range(7))
-
-
-async def test_a_wiped_redis_is_filled_again(kit: StateKit, redis_engine: RedisEngine) -> None:
-    record = Recorder()
-    later = kit.clock.now() + timedelta(seconds=2)
-    ids = [await kit.jobs.enqueue(new(n, run_at=later if n % 2 else None)) for n in range(20)]
-    redis_engine.flush()
-    async with working(kit, handler(record)):
-        for job_id in ids:
-            await until_over(kit, job_id)
-    assert sorted(record.ran) == list(range(20))
-
-
-async def test_a_candidate_whose_taker_died_comes_up_again(kit: StateKit, redis_engine: RedisEngine) -> None:
-    job_id = await kit.jobs.enqueue(new(1))
-    now_ms = round(kit.clock.now().timestamp() * 1000)
-
-    async def taken(at_ms: int) -> list[str]:
-        return [row["_id"] for row in (await kit.job_index.take({T: 5}, limit=5, now_ms=at_ms)).entries]
-
-    assert await taken(now_ms) == [job_id]
-    assert await taken(now_ms) == []
-    assert await taken(now_ms + 11_000) == [job_id]

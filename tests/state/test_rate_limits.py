@@ -147,6 +147,24 @@ async def test_concurrent_takes_and_refunds_add_up(limits: list[RateLimits]) -> 
     assert allowed(await take_many(limits, rate, 100)) == 50 - kept
 
 
+async def test_twins_count_once_though_all_are_sent_at_once(limits: list[RateLimits]) -> None:
+    one, others = Limit(TEN, "usr_a", "twin"), Limit(TEN, "usr_a")
+    assert allowed(await take_many(limits, [one], 100)) == 100
+    assert allowed(await take_many(limits, [others], 100)) == 9
+    assert allowed(await take_many(limits, [one], 10)) == 10, "what was counted is let through ever after"
+    assert allowed(await take_many(limits, [Limit(TEN, "usr_a", "another")], 10)) == 0
+    assert allowed(await take_many(limits, [Limit(TEN, "usr_b", "twin")], 1)) == 1
+
+
+async def test_a_twin_has_nothing_to_refund_and_the_first_one_has(limits: list[RateLimits]) -> None:
+    first, second = [await limits[n].take([Limit(FIVE, "usr_a", "twin")]) for n in range(2)]
+    assert (len(first.windows), len(second.windows)) == (1, 0)
+    assert (first.remaining_if_refunded, second.remaining_if_refunded) == (5, 4)
+    await limits[2].refund(second)
+    await limits[3].refund(first)
+    assert allowed(await take_many(limits, [Limit(FIVE, "usr_a")], 20)) == 5
+
+
 async def test_with_redis_frozen_a_closed_limit_refuses_and_an_open_one_allows_its_whole_amount(
     kit: StateKit, redis_engine: RedisEngine
 ) -> None:
@@ -201,6 +219,14 @@ def test_local_windows_count_against_all_limits_or_none() -> None:
     assert sum(windows.take(both).allowed for _ in range(20)) == 5
     assert windows.take(both).policy == "five"
     assert sum(windows.take([Limit(TEN, "usr_a")]).allowed for _ in range(20)) == 5
+
+
+def test_local_windows_count_twins_once_too() -> None:
+    windows = LocalWindows(ByHand())
+    one = [Limit(Rate("local", 2, 60), "usr_a", "twin")]
+    assert [windows.take(one).allowed for _ in range(5)] == [True] * 5
+    assert [windows.take([Limit(Rate("local", 2, 60), "usr_a")]).allowed for _ in range(2)] == [True, False]
+    assert windows.take(one).allowed
 
 
 def test_the_local_table_is_bounded_and_what_no_longer_fits_is_let_through() -> None:

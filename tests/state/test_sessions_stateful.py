@@ -5,12 +5,10 @@ Hypothesis makes up the histories. Two operations at once must come out as one o
 """
 
 import asyncio
-import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count, permutations
-from typing import Any, TypeVar
+from itertools import permutations
+from typing import Any
 
 import orjson
 import pytest
@@ -22,12 +20,10 @@ from app.core.errors import NotFoundError, VersionConflictError
 from app.core.merge_patch import merge_patch
 from app.core.settings import Settings
 from app.state import keys
-from app.state.kit import StateKit, open_kit
+from app.state.kit import StateKit
 from app.state.session_documents import Owner, hot_name
 from tests.cluster.counts import full
-from tests.waiting import until
-
-T = TypeVar("T")
+from tests.state.two_replicas import World
 
 EXAMPLES = full(1000, 100)
 STEPS = 20
@@ -130,47 +126,6 @@ OPERATIONS: st.SearchStrategy[Operation] = st.one_of(
     st.builds(Read, st.booleans()),
     st.just(Delete()),
 )
-
-
-class World:
-    """Two replicas whose loop runs in a thread of its own, so that they beat while Hypothesis thinks."""
-
-    def __init__(self, given: Settings) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="two-replicas")
-        self._leave = asyncio.Event()
-        self._opened: asyncio.Task[None]
-        self.kits: list[StateKit] = []
-        self.owners = (Owner("ten_a", f"usr_{n}") for n in count())
-        self._thread.start()
-        self.run(self._open(given))
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
-
-    def close(self) -> None:
-        self.run(self._close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    async def _open(self, given: Settings) -> None:
-        ready = asyncio.Event()
-
-        async def hold() -> None:
-            async with AsyncExitStack() as stack:
-                self.kits = [await stack.enter_async_context(open_kit(given)) for _ in range(2)]
-                ready.set()
-                await self._leave.wait()
-
-        self._opened = asyncio.create_task(hold())
-        await ready.wait()
-        for kit in self.kits:
-            await until(lambda kit=kit: kit.mongo.health.status == "pass" == kit.redis.health.status)
-
-    async def _close(self) -> None:
-        self._leave.set()
-        await self._opened
 
 
 class SessionsMachine(RuleBasedStateMachine):

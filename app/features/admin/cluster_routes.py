@@ -1,12 +1,13 @@
 """`GET /admin/cluster`: what runs, for a tenant's admin.
 
 An admin is a tenant's, and the cluster is everybody's. So this shows processes, stores and locks by kind, but
-no address or pid, and no lock's name, which may hold the id of another tenant's thing.
+no address or pid, no lock's name, which may hold the id of another tenant's thing, and of the jobs the
+tenant's own.
 """
 
 from fastapi import Response
 
-from app.features.admin.cluster_schemas import ClusterOut, LockOut, ProcessOut, StoreOut
+from app.features.admin.cluster_schemas import ClusterOut, LockOut, ProcessOut, QueuesOut, StoreOut
 from app.http.admission import Admin, Kit
 from app.http.responses import JsonResponse
 from app.http.routing import ApiRouter
@@ -18,13 +19,16 @@ router = ApiRouter(prefix="/admin", tags=["Admin"])
 
 
 @router.get("/cluster", response_model=ClusterOut, summary="What runs?")
-async def cluster(kit: Kit, _: Admin) -> Response:
-    """Show the replicas and workers by their heartbeats, the stores' health, and the locks that are held."""
-    return JsonResponse(await _cluster(kit), headers={"Cache-Control": "no-store"})
+async def cluster(kit: Kit, caller: Admin) -> Response:
+    """Show replicas and workers by their heartbeats, the stores' health, the locks that are held, and the
+    tenant's jobs.
+    """
+    return JsonResponse(await _cluster(kit, caller.tenant_id), headers={"Cache-Control": "no-store"})
 
 
-async def _cluster(kit: StateKit) -> ClusterOut:
+async def _cluster(kit: StateKit, tenant_id: str) -> ClusterOut:
     alive = await kit.processes.alive()
+    jobs = await kit.job_desk.stats(tenant_id=tenant_id)
     return ClusterOut(
         answered_by=kit.settings.replica_name,
         replicas=_shown(alive, "replica"),
@@ -40,6 +44,7 @@ async def _cluster(kit: StateKit) -> ClusterOut:
             )
             for lock in await kit.locks.held()
         ],
+        queues=QueuesOut(**jobs.total),
     )
 
 

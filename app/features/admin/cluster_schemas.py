@@ -18,7 +18,7 @@ class ProcessOut(ResponseModel):
     in_flight: int
     """Requests under way."""
     pools: dict[str, dict[str, int]]
-    """Sizes of its connection pools, by store."""
+    """Connections of its pools by store: how many there may be, are open, and are in use."""
 
 
 class StoreOut(ResponseModel):
@@ -42,6 +42,16 @@ class LockOut(ResponseModel):
     expires_at: Timestamp
 
 
+class QueuesOut(ResponseModel):
+    """How many of the tenant's jobs are in which state; `/admin/queue-stats` has them by type."""
+
+    pending: int
+    processing: int
+    completed: int
+    failed: int
+    dead: int
+
+
 class ClusterOut(ResponseModel):
     """Everything that runs, and how it stands."""
 
@@ -50,3 +60,4 @@ class ClusterOut(ResponseModel):
     workers: list[ProcessOut]
     stores: dict[str, StoreOut]
     locks: list[LockOut]
+    queues: QueuesOut

@@ -1,7 +1,7 @@
 """`./cargoflow seed`: a demo company to look around in, and a second one that must not see the first.
 
 Idempotent: people are known by their e-mail addresses, sessions by their types, and what is there stays as it
-is. Cut short, a second run does the rest. Two at once may leave a cart or a draft twice, nothing else. The
+is. Cut short, a second run does the rest. Two at once take turns. The
 logins are public knowledge, hence never in production.
 """
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from app.core.errors import StoreUnavailableError
 from app.core.settings import Settings, SettingsError
+from app.features.admin.demo_freight import add_freight
 from app.state.accounts import EmailTakenError
 from app.state.kit import StateKit, open_kit
 from app.state.principals import Role
@@ -18,6 +19,9 @@ from app.state.session_documents import Owner, SessionType
 from app.state.session_slots import SessionLimitError
 
 DEMO_PASSWORD = "demo-freight-2026"  # noqa: S105  # printed by the command itself, and refused in production
+
+LOCK_WAIT_S = 60.0
+"""How long to wait for somebody else who seeds; longer than a dead one's lease."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +64,6 @@ COMPANIES = (
 _SESSIONS: tuple[tuple[SessionType, dict[str, Any]], ...] = (
     ("preferences", {"theme": "dark", "language": "en", "units": "metric"}),
     ("cart", {"items": [{"equipment": "dry_van", "pallets": 12}, {"equipment": "reefer", "pallets": 4}]}),
-    (
-        "booking_draft",
-        {
-            "step": 2,
-            "pickup": {"city": "Hamburg", "country": "DE"},
-            "delivery": {"city": "Rotterdam", "country": "NL"},
-            "cargo": {"description": "Machine parts", "weight_kg": 8400, "pieces": 12},
-        },
-    ),
 )
 
 
@@ -100,9 +95,13 @@ async def _add_company(kit: StateKit, company: DemoCompany, password_hash: str) 
     tenant_id = await _tenant_of(kit, company, password_hash)
     for user in company.users[1:]:
         await _add_user(kit, tenant_id, user, password_hash)
-    shipper = await kit.accounts.find_by_email(company.users[-1].email)
-    if shipper is not None:
-        await _add_sessions(kit, Owner(shipper.tenant_id, shipper.id))
+    admin, shipper = [
+        await kit.accounts.find_by_email(user.email) for user in (company.users[0], company.users[-1])
+    ]
+    if admin is not None and shipper is not None:
+        async with kit.locks.hold(f"seed:{tenant_id}", wait_s=LOCK_WAIT_S):
+            await _add_sessions(kit, Owner(shipper.tenant_id, shipper.id))
+            await add_freight(kit, shipper, admin)
 
 
 async def _tenant_of(kit: StateKit, company: DemoCompany, password_hash: str) -> str:

@@ -4,6 +4,7 @@ from typing import Any
 
 from app.core.errors import ValidationFailedError
 from app.core.merge_patch import merge_patch
+from app.features.sessions.shapes import check_shape
 from app.state.hot import HotRead
 from app.state.keyed import Keyed
 from app.state.session_documents import Owner, Session, SessionType
@@ -33,30 +34,34 @@ async def create(
 ) -> Made:
     """Make a session; of a type of which a user has one, write that one. True with it if it is new.
 
-    Raises WrittenElsewhereError, and as `Sessions.create` and `Sessions.put_single` do.
+    Raises WrittenElsewhereError, ValidationFailedError for a shape that its type doesn't have, and as
+    `Sessions.create` and `Sessions.put_single` do.
     """
     _refuse_drafts(session_type)
+    check_shape(session_type, data)
     if session_type in SINGLE:
         return await sessions.put_single(owner, session_type, data, ttl_s=ttl_s, keyed=keyed)
     return await sessions.create(owner, session_type, data, ttl_s=ttl_s, keyed=keyed), True
 
 
 def replacing(data: dict[str, Any]) -> Change:
-    """Return the change that gives a session other data. It raises WrittenElsewhereError."""
+    """Return the change that gives a session other data. It raises as `create` does."""
 
     def put(session: Session) -> dict[str, Any]:
         _refuse_drafts(session.type)
+        check_shape(session.type, data)
         return data
 
     return put
 
 
 def merging(patch: dict[str, Any]) -> Change:
-    """Return the change that merges a patch into a session's data. It raises WrittenElsewhereError."""
+    """Return the change that merges a patch into a session's data. It raises as `create` does."""
 
     def patched(session: Session) -> dict[str, Any]:
         _refuse_drafts(session.type)
         merged: dict[str, Any] = merge_patch(session.data, patch)
+        check_shape(session.type, merged)
         return merged
 
     return patched

@@ -4,11 +4,11 @@ from functools import cache
 from importlib import resources
 from typing import Annotated, Any
 
-import pycountry
 from pydantic import AfterValidator, Field, StringConstraints, field_validator
 
 from app.core.emails import Email
 from app.core.moments import Timestamp
+from app.core.money import Currency
 from app.core.passwords import PASSWORD_MAX_CHARACTERS, PASSWORD_MIN_CHARACTERS
 from app.core.settings import Tier
 from app.http.schemas import ResponseModel, StrictModel
@@ -24,19 +24,12 @@ def time_zones() -> frozenset[str]:
     return frozenset(resources.files("tzdata").joinpath("zones").read_text().split())
 
 
-def _currency(code: str) -> str:
-    if pycountry.currencies.get(alpha_3=code) is None:
-        raise ValueError("is not a currency of ISO 4217, such as EUR")
-    return code
-
-
 def _time_zone(name: str) -> str:
     if name not in time_zones():
         raise ValueError("is not a time zone of the IANA database, such as Europe/Berlin")
     return name
 
 
-Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$", examples=["EUR"]), AfterValidator(_currency)]
 TimeZone = Annotated[str, Field(max_length=64, examples=["Europe/Berlin"]), AfterValidator(_time_zone)]
 
 

@@ -10,7 +10,7 @@ import orjson
 
 from app.features.users.schemas import TenantOut
 from app.state.cache import CacheRead
-from app.state.cache_kinds import CacheKind
+from app.state.cache_kinds import CacheKind, everything_of
 from app.state.kit import StateKit
 from app.state.tenants import Tenant, TenantChanges
 from app.state.versions import VersionCheck
@@ -32,8 +32,11 @@ async def read(kit: StateKit, tenant_id: str) -> tuple[CacheRead, int]:
 async def change(
     kit: StateKit, tenant_id: str, changes: TenantChanges, *, check_version: VersionCheck
 ) -> Tenant:
-    """Change the settings and return the tenant. Raises what `Tenants.change` raises."""
-    async with kit.cache.changing(TENANT.all(tenant_id=tenant_id)):
+    """Change the settings and return the tenant. Raises what `Tenants.change` raises.
+
+    Everything cached of the tenant ends: prices, for one, are in its currency.
+    """
+    async with kit.cache.changing(everything_of(tenant_id=tenant_id)):
         return await kit.tenants.change(tenant_id, changes, check_version=check_version)
 
 

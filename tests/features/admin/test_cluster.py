@@ -61,6 +61,11 @@ async def test_it_shows_workers_stores_and_locks_and_nothing_of_another_tenant(
         "mongo": "pass",
         "redis": "pass",
     }
+    for pools in (replica["pools"], shown["workers"][0]["pools"]):
+        for pool in pools.values():
+            assert 0 <= pool["in_use"] <= pool["open"] <= pool["max"]
+    assert replica["pools"]["mongo"]["open"] > 0
+    assert set(shown["queues"]) == {"pending", "processing", "completed", "failed", "dead"}
     (lock,) = shown["locks"]
     assert (lock["kind"], lock["token"], lock["holder"]) == ("loan", 1, "worker-1")
     for hidden in ("lon_secret", "127.0.0.1", "pid", "session"):

@@ -1,0 +1,32 @@
+"""What may go wrong with a booking, beyond what may go wrong anywhere."""
+
+from collections.abc import Sequence
+
+from app.core.errors import ConflictError
+
+
+class InvalidTransitionError(ConflictError):
+    """The booking can't go from where it is to where it was sent."""
+
+    code, title = "invalid_transition", "Invalid transition"
+
+    def __init__(self, *, current: str, wanted: str, allowed: Sequence[str]) -> None:
+        """Name what the caller may do instead."""
+        where_to = " or ".join(allowed) or "nowhere any more"
+        super().__init__(
+            f"A booking that is {current} can't become {wanted}; it can go {where_to}.",
+            extra={"current_status": current, "allowed": list(allowed)},
+        )
+
+
+class DraftSubmittedError(ConflictError):
+    """The draft has become a booking: what is typed into it now would be lost."""
+
+    code, title = "draft_submitted", "Draft already submitted"
+
+    def __init__(self, booking_id: str) -> None:
+        """Name the booking."""
+        super().__init__(
+            f"This draft was submitted and is booking {booking_id} now. Nothing was saved.",
+            extra={"booking_id": booking_id},
+        )

@@ -1,0 +1,171 @@
+"""The queries of bookings.
+
+Guarantees
+- One insert makes a booking: the document carries its first event, what is to follow (`outbox`) and the key
+  of the request (`idempotency`), so that it is there with all of them or not at all.
+- A number is a tenant's only once, and a draft becomes one booking at most: unique indexes.
+- A change is compare-and-set on `version`; its event is in the same update.
+- Tenant and, unless staff ask, owner are in every filter (`scope_of`).
+- Whoever changes a booking ends the cached lists it may be in (`cached`).
+
+What an index serves stands in a `$match` of its own (see `mongo.one_page`).
+
+When MongoDB is gone: StoreUnavailableError. When Redis is gone: see `state.cache`. The document is described
+in `documents`, its indexes are in `state.feature_indexes`: every list and search rides on one. Reads O(1),
+pages O(page).
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from pymongo.errors import DuplicateKeyError
+
+from app.core.errors import NotFoundError, StoreUnavailableError
+from app.features.bookings.cached import lists_of_a_tenant, lists_with_a_new_booking
+from app.features.bookings.jobs import COLLECTION, follow_up
+from app.features.bookings.numbers import new_number
+from app.features.bookings.transitions import Status
+from app.state.documents import Decide, VersionedDocuments
+from app.state.keyed import Keyed
+from app.state.kit import StateKit
+from app.state.mongo import Document, one_page
+from app.state.principals import Principal, Role
+from app.state.versions import VersionCheck, any_version
+
+_SELECTIVE: Final = frozenset({"number", "reference_key"})
+"""Fields of which few bookings share a value."""
+_REACHES: Final = (timedelta(days=1), timedelta(days=30))
+_STAFF: Final[frozenset[Role]] = frozenset({"dispatcher", "admin"})
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What a list is narrowed to."""
+
+    status: Status | None = None
+    number: str | None = None
+    reference_key: str | None = None
+
+    def query(self, scope: Mapping[str, str]) -> tuple[Document, Document]:
+        """Return a filter that an index serves, and what else must hold of the few or many that it finds."""
+        named = {"status": self.status, "number": self.number, "reference_key": self.reference_key}
+        equal = {**scope, **{name: value for name, value in named.items() if value is not None}}
+        few = equal.keys() & _SELECTIVE
+        indexed = {"tenant_id", min(few)} if few else equal.keys()
+        return (
+            {name: equal[name] for name in equal if name in indexed},
+            {name: equal[name] for name in equal if name not in indexed},
+        )
+
+
+def is_staff(caller: Principal) -> bool:
+    """Say whether the caller sees all bookings of their tenant. Everybody else sees their own."""
+    return caller.role in _STAFF
+
+
+def scope_of(caller: Principal) -> dict[str, str]:
+    """Return the part of every query that keeps out what the caller may not see."""
+    if is_staff(caller):
+        return {"tenant_id": caller.tenant_id}
+    return {"tenant_id": caller.tenant_id, "user_id": caller.user_id}
+
+
+class BookingStore:
+    """The bookings of all tenants. Cheap to make."""
+
+    def __init__(self, kit: StateKit) -> None:
+        """Take from the kit what it needs."""
+        self._mongo = kit.mongo
+        self._cache = kit.cache
+        self._clock = kit.clock
+        self._jobs = kit.jobs
+        self._idempotency = kit.idempotency
+        self._rows = kit.mongo.collection(COLLECTION)
+        self._documents = VersionedDocuments(kit.mongo, COLLECTION, clock=kit.clock)
+
+    async def insert(self, document: Document, keyed: Keyed[Document] | None) -> Document | None:
+        """Insert a booking and return it, under another number if its own is taken; None if its draft is
+        booked already.
+
+        Raises with a key what `Idempotency.insert` raises.
+        """
+        document = {**document, "outbox": self._jobs.outbox([follow_up(document)])}
+        owner = {"tenant_id": document["tenant_id"], "user_id": document["user_id"]}
+        async with self._cache.changing(*lists_with_a_new_booking(**owner)):
+            made = await self._insert(document, keyed)
+        if made is not None:
+            with suppress(StoreUnavailableError):  # a worker does it in a few seconds
+                await self._jobs.relay(COLLECTION, made["_id"])
+        return made
+
+    async def get(self, caller: Principal, booking_id: str) -> Document:
+        """Return a booking. Raises NotFoundError, also for what the caller may not see."""
+        return await self._documents.get(scope_of(caller), booking_id)
+
+    async def get_by_draft(self, caller: Principal, draft_id: str) -> Document:
+        """Return the booking that a draft of the caller's became. Raises NotFoundError."""
+        found = await self.find_by_draft(caller, draft_id)
+        if found is None:
+            raise NotFoundError
+        return found
+
+    async def find_by_draft(self, caller: Principal, draft_id: str) -> Document | None:
+        """Return the booking that a draft of the caller's became."""
+        owner = {"tenant_id": caller.tenant_id, "user_id": caller.user_id}
+        async with self._mongo.guard("bookings.find_by_draft"):
+            rows = self._rows.aggregate([{"$match": {"draft_id": draft_id}}, {"$match": owner}])
+            return await anext(rows, None)
+
+    async def page(
+        self, caller: Principal, filters: Filters, *, before: tuple[datetime, str] | None, limit: int
+    ) -> list[Document]:
+        """Return up to `limit` bookings, newest first, older than the one with this date and id.
+
+        Looks no further back than it must. A MongoDB would stop at the end of the page by itself; the local
+        cluster's engine reads and sorts all that match (60 ms for each thousand).
+        """
+        owned, also = filters.query(scope_of(caller))
+        latest = self._clock.now() if before is None else before[0]
+        for reach in (*(() if owned.keys() & _SELECTIVE else _REACHES), None):
+            recent = {} if reach is None else {"created_at": {"$gte": latest - reach}}
+            pipeline = one_page({**owned, **recent}, also=also, order=-1, after=before, limit=limit)
+            async with self._mongo.guard("bookings.page"):
+                rows = [row async for row in self._rows.aggregate(pipeline)]
+            if len(rows) == limit:
+                break
+        return rows
+
+    async def change(
+        self,
+        caller: Principal,
+        booking_id: str,
+        decide: Decide,
+        *,
+        check_version: VersionCheck = any_version,
+    ) -> Document:
+        """Set what `decide` makes of a booking and return it as it is then.
+
+        Raises as `VersionedDocuments.change` does.
+        """
+        async with self._cache.changing(*lists_of_a_tenant(caller.tenant_id)):
+            _, after = await self._documents.change(
+                scope_of(caller), booking_id, decide, check_version=check_version
+            )
+        return after
+
+    async def _insert(self, document: Document, keyed: Keyed[Document] | None) -> Document | None:
+        while True:
+            try:
+                await self._idempotency.insert(COLLECTION, document, keyed, document)
+            except DuplicateKeyError as error:
+                taken = (error.details or {}).get("keyPattern", {})
+                if "draft_id" in taken:
+                    return None
+                if "number" not in taken:
+                    raise
+                document = {**document, "number": new_number()}
+            else:
+                return document

@@ -1,0 +1,38 @@
+"""Indexes of the collections whose queries are in a feature's `store`, which can't be imported from here.
+
+Equalities come first, then the order of the list. Each index is there for a query of its store, or for an
+invariant.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from pymongo import IndexModel
+
+FEATURES: Final[Mapping[str, Sequence[IndexModel]]] = {
+    "bookings": (
+        *(
+            IndexModel([*((name, 1) for name in owned), ("created_at", -1), ("_id", -1)])
+            for owned in (
+                ("tenant_id",),
+                ("tenant_id", "status"),
+                ("tenant_id", "user_id"),
+                ("tenant_id", "user_id", "status"),
+            )
+        ),
+        IndexModel([("tenant_id", 1), ("number", 1)], unique=True, name="one_number_a_tenant"),
+        IndexModel([("tenant_id", 1), ("reference_key", 1), ("created_at", -1), ("_id", -1)]),
+        # sparse, where partial would do: the local cluster's engine looks nothing up in a partial index
+        IndexModel([("draft_id", 1)], unique=True, sparse=True, name="one_booking_a_draft"),
+        IndexModel([("outbox.created_at", 1)], sparse=True, name="outbox_to_be_relayed"),
+    ),
+    "addresses": (
+        IndexModel([("tenant_id", 1), ("user_id", 1), ("created_at", -1), ("_id", -1)], name="newest_first"),
+        IndexModel(
+            [("tenant_id", 1), ("user_id", 1)],
+            unique=True,
+            partialFilterExpression={"is_default": True},
+            name="one_default_a_user",
+        ),
+    ),
+}
