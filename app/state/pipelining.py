@@ -36,7 +36,10 @@ class AutoPipeline:
     """Sends commands in batches, one batch at a time. One a process; `close()` before its pool."""
 
     def __init__(self, pool: redis.asyncio.BlockingConnectionPool, *, timeout_s: float) -> None:
-        """`pool` says how to connect; the connection is none of those it hands out."""
+        """`pool` says how to connect; the connection is none of those it hands out.
+
+        It must not listen for maintenance notices: they come unasked, and would be taken for replies.
+        """
         self._pool = pool
         self._timeout_s = timeout_s
         self._queue: list[tuple[bytes, _Reply]] = []
@@ -69,6 +72,9 @@ class AutoPipeline:
 
     async def close(self) -> None:
         """Stop and disconnect; callers that still wait are cancelled."""
+        queue, self._queue = self._queue, []
+        for _, reply in queue:
+            reply.cancel()
         if self._timer is not None:
             self._timer.cancel()
         if self._connecting is not None:
@@ -77,9 +83,6 @@ class AutoPipeline:
         if self._link is not None:
             for reply in self._link.give_up():
                 reply.cancel()
-        for _, reply in self._queue:
-            reply.cancel()
-        self._queue.clear()
 
     @property
     def _is_under_way(self) -> bool:

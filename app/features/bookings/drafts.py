@@ -67,8 +67,9 @@ async def save(
 ) -> tuple[Draft, bool]:
     """Merge a save into a draft and return the draft, and whether that changed it.
 
-    A save that was seen before is told so whatever version it names: it may be a retry. Raises NotFoundError,
-    DraftSubmittedError, what `condition` raises, PayloadTooLargeError, and as `Sessions.mutate` does.
+    `seen`: its copy, if it was brought along. A save that was seen before is told so whatever version it
+    names: it may be a retry. Raises NotFoundError, DraftSubmittedError, what `condition` raises,
+    PayloadTooLargeError, and as `Sessions.mutate` does.
     """
     applied = False
 
