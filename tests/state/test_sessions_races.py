@@ -15,7 +15,7 @@ from app.core.merge_patch import merge_patch
 from app.core.settings import Settings
 from app.state.kit import StateKit, open_kit
 from app.state.session_documents import Owner, Session, hot_name
-from app.state.sessions import SESSIONS_MAX, SessionLimitError
+from app.state.session_slots import SESSIONS_MAX, SessionLimitError
 from tests.cluster.counts import full
 from tests.waiting import held_by_one_task, until
 
