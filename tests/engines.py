@@ -108,8 +108,9 @@ class Engine:
         return self.log_path.read_text(errors="replace")
 
     def freeze(self) -> None:
-        """Stop it in its tracks: the kernel still accepts connections, nobody answers."""
+        """Stop it in its tracks: the kernel still accepts connections. Returns when it stands."""
         self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def thaw(self) -> None:
         """Let a frozen process go on."""

@@ -61,6 +61,13 @@ class WriteCondition:
         """Whether the write must find a certain version: the one that `check` passed goes into its filter."""
         return self.if_match is not None or self.body_version is not None
 
+    @property
+    def newest_named(self) -> int | None:
+        """The newest version that could pass; None if any could. A tag that matches no version gives 0."""
+        if self.if_match is None:
+            return self.body_version
+        return max((*self.if_match, self.body_version or 0), default=0)
+
     def check(self, current_version: int) -> None:
         """Compare with the document's version.
 

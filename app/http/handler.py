@@ -97,6 +97,7 @@ class _Call:
     dependencies: tuple["_Call", ...]
     parameters: tuple["_Parameters", ...]
     request_names: tuple[str, ...]
+    takes_request_only: bool
 
     async def arguments(self, request: Request, results: dict[Any, Any], errors: list[Any]) -> dict[str, Any]:
         """Return the arguments; appends to `errors` what can't be read out of the request."""
@@ -105,10 +106,13 @@ class _Call:
             if dependency.shared and dependency.function in results:
                 value = results[dependency.function]
             else:
-                errors_before = len(errors)
-                inner = await dependency.arguments(request, results, errors)
-                if len(errors) > errors_before:
-                    continue
+                if dependency.takes_request_only:
+                    inner = dict.fromkeys(dependency.request_names, request)
+                else:
+                    errors_before = len(errors)
+                    inner = await dependency.arguments(request, results, errors)
+                    if len(errors) > errors_before:
+                        continue
                 value = dependency.function(**inner)
                 if dependency.awaited:
                     value = await value
@@ -125,7 +129,7 @@ class _Call:
 class Handler:
     """The ASGI application of one route."""
 
-    __slots__ = ("_body_fields", "_call", "_embed", "_endpoint", "_response_field", "_status")
+    __slots__ = ("_body_fields", "_call", "_embed", "_endpoint", "_response_field", "_status", "_whole_body")
 
     def __init__(self, route: RouteContext, call: _Call) -> None:
         """`call` describes the endpoint."""
@@ -133,6 +137,7 @@ class Handler:
         self._endpoint: Callable[..., Awaitable[Any]] = call.function
         self._body_fields: list[ModelField] = route.dependant.body_params
         self._embed: bool = route._embed_body_fields  # noqa: SLF001  # FastAPI's own handler is given it as well
+        self._whole_body = None if self._embed or len(self._body_fields) != 1 else self._body_fields[0]
         self._response_field: ModelField | None = route.response_field
         self._status: int = route.status_code or 200
 
@@ -143,10 +148,15 @@ class Handler:
         arguments = await self._call.arguments(request, {}, errors)
         if self._body_fields:
             body = await request.json() if await request.has_json() else PydanticUndefined
-            values, body_errors = await request_body_to_args(
-                body_fields=self._body_fields, received_body=body, embed_body_fields=self._embed
-            )
-            arguments.update(values)
+            if self._whole_body is not None and body is not PydanticUndefined:
+                # the usual case, which FastAPI finds out anew on every request, at 15 µs
+                value, body_errors = self._whole_body.validate(body, {}, loc=("body",))
+                arguments[self._whole_body.name] = value
+            else:
+                values, body_errors = await request_body_to_args(
+                    body_fields=self._body_fields, received_body=body, embed_body_fields=self._embed
+                )
+                arguments.update(values)
             errors.extend(body_errors)
         if errors:
             raise RequestValidationError(errors)
@@ -228,6 +238,7 @@ def _compile(dependant: Dependant, *, depth: int = 0) -> _Call | None:
         dependencies=complete,
         parameters=tuple(_Parameters.of(mapping, fields) for mapping, fields in parameters if fields),
         request_names=tuple(name for name in names if name is not None),
+        takes_request_only=not complete and not any(fields for _, fields in parameters),
     )
 
 

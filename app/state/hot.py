@@ -108,11 +108,10 @@ MISS = HotRead("miss")
 
 
 class HotWrite:
-    """A write under way: what the copy was before, and what becomes of it."""
+    """A write under way: what becomes of the copy."""
 
-    def __init__(self, before: HotRead) -> None:
+    def __init__(self) -> None:
         """Unless told otherwise the copy stays dropped."""
-        self.before = before
         self.mode: Literal["drop", "fill", "bury"] = "drop"
         self.copy = HotCopy(head=b"")
 
@@ -205,21 +204,20 @@ class HotCopies:
         """
         nonce = self.new_nonce()
         names = (keys.GENERATION, keys.hot_copy(name), keys.hot_guard(name))
-        protected = True
+        write, protected = HotWrite(), True
         try:
-            reply = await self._redis.run(hot_lua.BEGIN, names, (nonce, keys.HOT_WRITER_TTL_MS))
-            write = HotWrite(HotRead.from_reply(reply, ""))
+            await self._redis.run(hot_lua.BEGIN, names, (nonce, keys.HOT_WRITER_TTL_MS))
         except StoreUnavailableError:
-            protected, write = False, HotWrite(MISS)
+            protected = False
         try:
             yield write
         except BaseException as error:
             if isinstance(error, CargoFlowError) and not isinstance(error, StoreUnavailableError):
-                await self._settle_write(names, nonce, HotWrite(MISS), protected=True)
+                await self._settle_write(names, nonce, HotWrite(), protected=True)
             elif not protected:
                 self.distrust()
             raise
-        await self._settle_write(names, nonce, write if protected else HotWrite(MISS), protected=protected)
+        await self._settle_write(names, nonce, write if protected else HotWrite(), protected=protected)
 
     async def _settle_write(
         self, names: tuple[str, str, str], nonce: str, write: HotWrite, *, protected: bool

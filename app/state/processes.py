@@ -6,9 +6,9 @@ Guarantees
 - Every replica and worker that reaches MongoDB has a row, renewed each BEAT_S, whose lease ends by MongoDB's
   own clock LEASE_S after the last renewal.
 - A session is named in its process's row before a transaction runs in it. Whoever finds the lease over, and
-  every process looks each SWEEP_S, marks the row by compare-and-set, so that one does it, ends its sessions
-  with `killSessions` (3 ms; users may end their own), and removes it. Should that one die in between, the
-  mark's own lease runs out and another does it again.
+  every process looks no later than SWEEP_S after the first lease that it saw ends, marks the row by
+  compare-and-set, so that one does it, ends its sessions with `killSessions` (3 ms; users may end their own),
+  and removes it. Should that one die in between, the mark's own lease runs out and another does it again.
 - So what a transaction of a killed or frozen process had blocked is free LEASE_S + SWEEP_S after its last
   beat, 1.5 s: sooner than an update that waits for it runs into MongoDB's timeout. Left alone it stays
   blocked for up to 60 s: plain updates of it hang, others get WriteConflict (measured on the local engine,
@@ -28,7 +28,7 @@ is not involved.
 
 Document in `processes`, one a process and hence read whole: {_id prc_…, name, kind, pid, url, version,
 started_at, beat_at, expires_at, sessions, pools, in_flight, draining, swept}. A beat is one update by _id, a
-sweep one read. Source: C. G. Gray and D. R. Cheriton, "Leases", 1989.
+sweep one read of all leases, about once a LEASE_S. Source: C. G. Gray and D. R. Cheriton, "Leases", 1989.
 """
 
 import asyncio
@@ -170,34 +170,38 @@ class Processes:
             await self._write_row()
 
     async def sweep_forever(self) -> None:
-        """Every SWEEP_S, end what dead processes left. Runs in the kit's tasks."""
+        """End what dead processes left, soon after their leases end. Runs in the kit's tasks."""
+        pause_s = SWEEP_S
         while True:
-            await asyncio.sleep(SWEEP_S)
+            await asyncio.sleep(pause_s)
+            pause_s = SWEEP_S
             try:
-                await self.sweep()
+                pause_s = await self.sweep()
             except StoreUnavailableError:
                 continue
             except PyMongoError as error:
                 _log.error("processes_not_swept", extra={"reason": str(error)})
 
-    async def sweep(self) -> None:
+    async def sweep(self) -> float:
         """End the sessions of processes whose lease is over, and remove their rows.
+
+        Returns in how many seconds to look again: when the first lease ends that runs now, unless renewed; at
+        least SWEEP_S. Whose row is new by then lives longer still.
 
         Not within LEASE_S of having been away from MongoDB: most likely so were the others, who have as much
         time to come back.
         """
         now_s = self._clock.monotonic_s()
         if now_s >= self._ends_s or now_s < self._sweeps_from_s:
-            return
-        async with self._mongo.guard("processes.find_dead"):
-            dead = self._rows.find({"expires_at": {"$lte": self._clock.now()}}).limit(_SWEPT_AT_ONCE)
-            rows = [row async for row in dead]
-        for row in rows:
-            if await self._mark_if_over(row["_id"]):
-                await self._kill(row["sessions"])
-                async with self._mongo.guard("processes.delete"):
-                    await self._rows.delete_one({"_id": row["_id"], "swept": True})
-                _log.warning("process_found_dead", extra={"dead": row["name"], "dead_pid": row["pid"]})
+            return SWEEP_S
+        now = self._clock.now()
+        async with self._mongo.guard("processes.leases"):
+            ends = {row["_id"]: row["expires_at"] async for row in self._rows.find({}, {"expires_at": 1})}
+        for row_id in [row_id for row_id, end in ends.items() if end <= now][:_SWEPT_AT_ONCE]:
+            if await self._mark_if_over(row_id):
+                await self._bury(row_id)
+        first_end_s = (min(ends.values(), default=now) - self._clock.now()).total_seconds()
+        return min(max(SWEEP_S, first_end_s), LEASE_S)
 
     async def alive(self) -> list[Process]:
         """Return who is there, by name. Raises StoreUnavailableError."""
@@ -293,6 +297,17 @@ class Processes:
         async with self._mongo.guard("processes.mark"):
             result = await self._rows.update_one({"_id": row_id}, [{"$set": changes}])
         return result.modified_count == 1
+
+    async def _bury(self, row_id: str) -> None:
+        """End the sessions that a marked row names, and remove it."""
+        async with self._mongo.guard("processes.find_dead"):
+            row = await self._rows.find_one({"_id": row_id, "swept": True})
+        if row is None:
+            return
+        await self._kill(row["sessions"])
+        async with self._mongo.guard("processes.delete"):
+            await self._rows.delete_one({"_id": row_id, "swept": True})
+        _log.warning("process_found_dead", extra={"dead": row["name"], "dead_pid": row["pid"]})
 
     async def _kill(self, session_ids: Iterable[Binary]) -> None:
         async with self._mongo.guard("processes.end_sessions"):

@@ -11,6 +11,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, Literal, Self, get_args
 
 import orjson
@@ -61,7 +62,7 @@ class Reading:
     type: SessionType
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Session:
     """A session as stored. `json` is its data as JSON text."""
 
@@ -110,9 +111,9 @@ class Session:
         decoded: dict[str, Any] = orjson.loads(self.json)
         return decoded
 
-    @property
+    @cached_property
     def body(self) -> bytes:
-        """The answer that shows this session."""
+        """The answer that shows this session: rendered once, for the client and for the copy."""
         return orjson.dumps(
             {
                 "id": self.id,

@@ -9,6 +9,10 @@ Guarantees
   by "alive", which never moves `version` and can't bring back what was deleted.
 - A write is compare-and-set on `version`. Concurrent merges are repeated on what they find, so all of them
   survive; a caller who named a version is told instead. Writes extend, too.
+- Who names a version that is over is refused by the copy that came along with admission: no barrier, which
+  would drop that copy, and no MongoDB. Versions only grow, so this is right even where a copy lags behind
+  (`hot` says when one may); who names a version newer than the copy's is answered by MongoDB. The copy is
+  also what is written over: a stale one loses the compare-and-set, no more.
 - Nobody has more than SESSIONS_MAX sessions of a type, nor more than one of a type in SINGLE, however many
   are created at once: each takes a numbered slot under a unique index, and nothing is counted.
 
@@ -23,11 +27,11 @@ its document, which may be deleted or expire long before the key may, and which 
 load with a second copy of its data.
 
 Documents: see `session_documents`. Copies: `session:{tenant}:{user}:{id}`. A write costs two scripts and one
-update if it is alone; reads O(1), lists O(page) by index.
+update if it is alone, and a read if it is not hot; a refusal costs nothing where it is. Reads O(1), lists
+O(page) by index.
 """
 
 import logging
-import random
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -56,33 +60,20 @@ from app.state.session_documents import (
     head_of,
     hot_name,
 )
+from app.state.session_slots import SessionLimitError, any_slot, free_slot
 from app.state.turnstile import Turnstile
 from app.state.versions import VersionCheck, any_version
 
 _log = logging.getLogger(__name__)
 
-SESSIONS_MAX = 100
-SINGLE: frozenset[SessionType] = frozenset({"preferences"})
-"""Types of which a user has one at most."""
-
 Change = Callable[[Session], dict[str, Any] | None]
 """Returns the new data, or None to leave the session as it is. Pure: it is asked again when somebody else
 wrote in between. May raise a CargoFlowError to refuse.
 """
+Decide: TypeAlias = Callable[[Session], bytes | None]
+"""Returns the data to write over a session, None to leave it as it is, or raises."""
 Made: TypeAlias = tuple[Session, bool]
 """A session that was written, and whether it is new."""
-
-
-class SessionLimitError(CargoFlowError):
-    """The user has as many sessions of this type as there may be."""
-
-    status, code, title = 422, "session_limit", "Too many sessions"
-
-    def __init__(self, session_type: SessionType, limit: int) -> None:
-        """Say how many there may be."""
-        super().__init__(
-            f"There may be {limit} sessions of type {session_type}. Delete one, or wait until one expires."
-        )
 
 
 async def ensure_indexes(mongo: MongoStore) -> None:
@@ -135,10 +126,9 @@ class Sessions:
             last_accessed_at=now,
             expires_at=now + timedelta(seconds=ttl_s),
         )
-        slots = _slots(session_type)
-        slot = random.choice(slots)  # noqa: S311  # spreads those who insert at once, hides nothing
+        slot = any_slot(session_type)
         while not await self._insert(owner, session, slot, keyed):
-            slot = await self._free_slot(owner, session_type)
+            slot = await free_slot(self._mongo, owner, session_type, self._now())
         return session
 
     async def put_single(
@@ -214,37 +204,51 @@ class Sessions:
         owner: Owner,
         session_id: str,
         change: Change,
+        seen: HotRead | None = None,
         *,
         check_version: VersionCheck = any_version,
+        newest_named: int | None = None,
         ttl_s: int | None = None,
         keyed: Keyed[Made] | None = None,
     ) -> Session:
         """Give a session the data that `change` makes of it, one version on, and return it.
 
-        `check_version` is asked before `change`; what it passed is what is written over. `ttl_s`: a
-        new time to live, from now on. Raises NotFoundError; VersionConflictError if others keep writing for
-        longer than anybody should wait; CrowdedError if too many wait already; PayloadTooLargeError;
-        StoreUnavailableError; and whatever these two raise.
+        `seen`: the copy that was seen on the way in; without it this looks. `check_version` is asked before
+        `change`; what it passed is what is written over. `newest_named`: the newest version that it may pass,
+        where that is known. `ttl_s`: a new time to live, from now on. Raises NotFoundError;
+        VersionConflictError if others keep writing for longer than anybody should wait; CrowdedError if too
+        many wait already; PayloadTooLargeError; StoreUnavailableError; and whatever these two raise.
         """
         name = hot_name(owner, session_id)
-        async with self._turnstile.turn(name), self._hot.writing(name) as write:
-            session = self._alive(write.before)
-            if session is None or not _passes(check_version, session.version):
-                session = await self._get(owner, session_id)
+
+        def decide(current: Session) -> bytes | None:
+            check_version(current.version)
+            data = change(current)
+            return None if data is None else encode_data(data)
+
+        async with self._turnstile.turn(name) as waited:
+            if seen is None or waited:  # what others did meanwhile decides most who wait: look again
+                seen = await self._hot.read(name, claim=False)
+            known = self._seen_alive(seen, check_version, newest_named)
+            if known is None:
+                session, json = await self._decide_on_record(owner, session_id, seen, decide)
+            else:
+                session, json = known, decide(known)
+            if json is None:
+                return session
             patience = Patience(self._clock)
-            while True:
-                check_version(session.version)
-                data = change(session)
-                if data is None:
-                    changed: Session | None = session
-                else:
-                    changed = await self._replace(owner, session, encode_data(data), ttl_s, keyed)
-                if changed is not None:
-                    write.fill(changed.copy(self._now()))
-                    return changed
-                session = await self._get(owner, session_id)
-                if not await patience.wait():
-                    raise VersionConflictError(current_version=session.version)
+            async with self._hot.writing(name) as write:
+                while True:
+                    changed = await self._replace(owner, session, json, ttl_s, keyed)
+                    if changed is not None:
+                        write.fill(changed.copy(self._now()))
+                        return changed
+                    session = await self._get(owner, session_id)
+                    if not await patience.wait():
+                        raise VersionConflictError(current_version=session.version)
+                    json = decide(session)
+                    if json is None:
+                        return session
 
     async def delete(self, owner: Owner, session_id: str, *, version: int | None = None) -> None:
         """Delete a session; with `version`, only as of that one.
@@ -265,12 +269,41 @@ class Sessions:
     def _now(self) -> datetime:
         return to_the_millisecond(self._clock.now())
 
-    def _alive(self, before: HotRead) -> Session | None:
-        """Return what a writer's dropped copy held; under its barrier that equals what MongoDB holds."""
-        if before.state != "hit":
+    def _seen_alive(
+        self, seen: HotRead, check_version: VersionCheck, newest_named: int | None
+    ) -> Session | None:
+        """Return what a writer saw if that is good to write over or to refuse by; None: ask MongoDB.
+
+        Raises NotFoundError for a tombstone.
+        """
+        if seen.state == "gone":
+            raise NotFoundError
+        if seen.state != "hit":
             return None
-        session = Session.from_copy(before)
-        return session if session.expires_at > self._now() else None
+        session = Session.from_copy(seen)
+        if session.expires_at <= self._now():
+            return None
+        over = newest_named is not None and newest_named < session.version
+        return session if over or _passes(check_version, session.version) else None
+
+    async def _decide_on_record(
+        self, owner: Owner, session_id: str, seen: HotRead, decide: Decide
+    ) -> tuple[Session, bytes | None]:
+        """Decide on what MongoDB holds. If that ends it, what was found is left to the next as a copy.
+
+        Raises NotFoundError and what `decide` raises.
+        """
+        name, json = hot_name(owner, session_id), None
+        session = await self._find(owner, session_id)
+        if session is None:
+            await self._hot.bury(name, seen.lease)
+            raise NotFoundError
+        try:
+            json = decide(session)
+        finally:
+            if json is None and seen.lease:
+                await self._hot.fill(name, seen.lease, session.copy(self._now()))
+        return session, json
 
     async def _find(self, owner: Owner, session_id: str) -> Session | None:
         async with self._mongo.guard("sessions.find"):
@@ -352,32 +385,6 @@ class Sessions:
             return True
 
         return await self._idempotency.write(keyed, write, (session, True))
-
-    async def _free_slot(self, owner: Owner, session_type: SessionType) -> int:
-        """Return a slot that nobody holds, removing an expired session if there is no other.
-
-        Another may take it first: each time somebody is refused, somebody else was served. Raises
-        SessionLimitError.
-        """
-        slots = _slots(session_type)
-        rows = {**owner.filter, "type": session_type}
-        async with self._mongo.guard("sessions.slots"):
-            used = {row["slot"]: row async for row in self._rows.find(rows, {"slot": 1, "expires_at": 1})}
-        free = [slot for slot in slots if slot not in used]
-        if free:
-            return random.choice(free)  # noqa: S311  # spreads those who insert at once, hides nothing
-        now = self._now()
-        ended = next((row for row in used.values() if row["expires_at"] <= now), None)
-        if ended is None:
-            raise SessionLimitError(session_type, len(slots))
-        async with self._mongo.guard("sessions.tidy_up"):
-            await self._rows.delete_one({"_id": ended["_id"], "expires_at": {"$lte": now}})
-        slot: int = ended["slot"]
-        return slot
-
-
-def _slots(session_type: SessionType) -> range:
-    return range(1 if session_type in SINGLE else SESSIONS_MAX)
 
 
 def _passes(check_version: VersionCheck, version: int) -> bool:

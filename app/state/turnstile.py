@@ -52,26 +52,34 @@ class Turnstile:
         return len(self._gates)
 
     @asynccontextmanager
-    async def turn(self, name: str) -> AsyncIterator[None]:
-        """Hold the gate called `name` for the length of the block.
+    async def turn(self, name: str) -> AsyncIterator[bool]:
+        """Hold the gate called `name` for the length of the block, which is told whether it had to wait.
 
         Raises CrowdedError when WAITING_MAX are there already or WAIT_S is over.
         """
         gate = self._gates.setdefault(name, _Gate())
         if gate.users > WAITING_MAX:
             raise CrowdedError
+        waits = gate.users > 0
         gate.users += 1
         try:
+            if waits:
+                await _wait_for(gate)
+            else:
+                await gate.lock.acquire()  # free, since nobody is here: no timer for what returns at once
             try:
-                async with asyncio.timeout(WAIT_S):
-                    await gate.lock.acquire()
-            except TimeoutError:
-                raise CrowdedError from None
-            try:
-                yield
+                yield waits
             finally:
                 gate.lock.release()
         finally:
             gate.users -= 1
             if not gate.users:
                 del self._gates[name]
+
+
+async def _wait_for(gate: _Gate) -> None:
+    try:
+        async with asyncio.timeout(WAIT_S):
+            await gate.lock.acquire()
+    except TimeoutError:
+        raise CrowdedError from None

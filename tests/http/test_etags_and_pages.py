@@ -60,6 +60,29 @@ def test_a_write_without_a_version_is_unconditional() -> None:
     WriteCondition().check(99)
 
 
+@pytest.mark.parametrize(
+    ("if_match", "body_version", "newest"),
+    [
+        (None, None, None),
+        ("*", None, None),
+        (None, 4, 4),
+        ('"3", "5"', None, 5),
+        ('"3"', 4, 4),
+        ('W/"3"', None, 0),
+    ],
+)
+def test_no_version_above_the_newest_named_passes(
+    if_match: str | None, body_version: int | None, newest: int | None
+) -> None:
+    condition = WriteCondition(parse_if_match(if_match), body_version)
+    assert condition.newest_named == newest
+    if newest is None:
+        condition.check(10**6)
+    else:
+        with pytest.raises((PreconditionFailedError, VersionConflictError)):
+            condition.check(newest + 1)
+
+
 def test_a_version_survives_the_way_through_an_etag() -> None:
     assert parse_if_match(etag(42)) == frozenset({42})
 

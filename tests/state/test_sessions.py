@@ -28,7 +28,7 @@ from app.state.session_documents import (
     Session,
     hot_name,
 )
-from app.state.sessions import SESSIONS_MAX, SessionLimitError
+from app.state.session_slots import SESSIONS_MAX, SessionLimitError
 from app.state.versions import VersionCheck
 from tests.engines import MongoEngine, RedisEngine
 from tests.waiting import until
@@ -313,6 +313,39 @@ async def test_a_stale_copy_refuses_nobody_who_names_the_version_of_the_record(k
 
     changed = await kit.sessions.mutate(ME, made.id, lambda s: {**s.data, "m": 3}, check_version=only_two)
     assert (changed.version, changed.data) == (3, {"n": 2, "m": 3})
+
+
+async def test_who_names_a_version_that_is_over_is_refused_by_the_copy_alone(
+    kit: StateKit, mongo_engine: MongoEngine
+) -> None:
+    made = await cart(kit, {"n": 1})
+    await kit.sessions.mutate(ME, made.id, lambda _: {"n": 2})
+    found = await make_hot(kit, made.id)
+
+    def only_one(current: int) -> None:
+        if current != 1:
+            raise VersionConflictError(current_version=current)
+
+    mongo_engine.freeze()
+    with pytest.raises(VersionConflictError) as refused:
+        await kit.sessions.mutate(
+            ME, made.id, lambda _: {"n": 3}, found, check_version=only_one, newest_named=1
+        )
+    assert refused.value.extra == {"current_version": 2}
+    assert (await seen(kit, made.id, claim=False)).body == found.body
+
+
+async def test_a_refusal_that_had_to_ask_mongodb_leaves_a_copy_to_the_next(kit: StateKit) -> None:
+    made = await cart(kit, {"n": 1})
+    cold = await seen(kit, made.id, claim=False)
+    assert (cold.state, bool(cold.lease)) == ("miss", True)
+
+    def never(current: int) -> None:
+        raise VersionConflictError(current_version=current)
+
+    with pytest.raises(VersionConflictError):
+        await kit.sessions.mutate(ME, made.id, lambda _: {}, cold, check_version=never, newest_named=0)
+    assert (await seen(kit, made.id, claim=False)).body == made.body
 
 
 async def test_data_may_take_64_kb_and_not_a_byte_more(kit: StateKit) -> None:

@@ -16,7 +16,7 @@ from app.state.accounts import EmailTakenError
 from app.state.kit import StateKit, open_kit
 from app.state.principals import Role
 from app.state.session_documents import Owner, SessionType
-from app.state.sessions import SessionLimitError
+from app.state.session_slots import SessionLimitError
 
 DEMO_PASSWORD = "demo-freight-2026"  # noqa: S105  # printed by the command itself, and refused in production
 

@@ -57,12 +57,19 @@ async def read(kit: StateKit, caller: Principal, draft_id: str, seen: HotRead = 
 
 
 async def save(
-    kit: StateKit, caller: Principal, draft_id: str, saved: Save, condition: WriteCondition
+    kit: StateKit,
+    caller: Principal,
+    draft_id: str,
+    saved: Save,
+    condition: WriteCondition,
+    *,
+    seen: HotRead | None = None,
 ) -> tuple[Draft, bool]:
     """Merge a save into a draft and return the draft, and whether that changed it.
 
-    A save that was seen before is told so whatever version it names: it may be a retry. Raises NotFoundError,
-    DraftSubmittedError, what `condition` raises, PayloadTooLargeError, and as `Sessions.mutate` does.
+    `seen`: its copy, if it was brought along. A save that was seen before is told so whatever version it
+    names: it may be a retry. Raises NotFoundError, DraftSubmittedError, what `condition` raises,
+    PayloadTooLargeError, and as `Sessions.mutate` does.
     """
     applied = False
 
@@ -78,7 +85,7 @@ async def save(
         return form.with_save(saved, kit.clock.now()).session_data
 
     try:
-        session = await kit.sessions.mutate(_owner(caller), draft_id, change)
+        session = await kit.sessions.mutate(_owner(caller), draft_id, change, seen)
     except (_ClosedError, NotFoundError) as error:
         raise await _refusal(kit, caller, draft_id, error) from None
     return Draft.from_body(session.body), applied

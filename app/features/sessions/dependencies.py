@@ -1,4 +1,7 @@
-"""Admission that brings the session along which the path names, in the same round trip to Redis."""
+"""Admission that brings the session along which the path names, in the same round trip to Redis.
+
+Writers too: it is what they write over, or what refuses them (`state.sessions`).
+"""
 
 from typing import Annotated, Final
 
@@ -6,7 +9,7 @@ from fastapi import Depends, Request
 
 from app.core.errors import NotFoundError
 from app.core.ids import is_id
-from app.http.admission import Admitted, Caller, admit
+from app.http.admission import Admitted, admit
 from app.state.principals import Principal, Wanted
 from app.state.session_documents import Owner
 
@@ -31,20 +34,13 @@ async def _admitted(request: Request, *, claim: bool) -> Admitted:
     raise NotFoundError
 
 
-async def _refuse_impossible_id(request: Request, _: Caller) -> None:
-    if not is_id(request.path_params["session_id"], "ses"):
-        raise NotFoundError
-
-
 ReaderOfSession = Annotated[Admitted, Depends(_admitted_to_extend)]
 """The caller with the session they ask for; the one who is to extend it, unless `extend=false`.
 
 Raises what `admit` raises, and NotFoundError for an id that can't exist, once the caller is known.
 """
 CallerWithSession = Annotated[Admitted, Depends(_admitted_to_look)]
-"""The same for those who don't extend it."""
-possible_id = Depends(_refuse_impossible_id)
-"""The same NotFoundError for writers, who bring nothing along."""
+"""The same for those who don't extend it by reading it: who writes or deletes."""
 
 
 def owner_of(principal: Principal) -> Owner:

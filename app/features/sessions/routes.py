@@ -7,9 +7,9 @@ from fastapi import Query, Response
 
 from app.core.moments import from_milliseconds, to_milliseconds
 from app.features.sessions import service
-from app.features.sessions.dependencies import CallerWithSession, ReaderOfSession, owner_of, possible_id
+from app.features.sessions.dependencies import CallerWithSession, ReaderOfSession, owner_of
 from app.features.sessions.schemas import NewSession, SessionData, SessionOut, SessionPatch
-from app.http.admission import Caller, Kit
+from app.http.admission import Admitted, Caller, Kit
 from app.http.etags import IfMatch, WriteCondition, etag
 from app.http.idempotency import KeyedCaller, created
 from app.http.paging import LIMIT_DEFAULT, PageCursor, PageLimit, decode_cursor, page_of
@@ -17,8 +17,9 @@ from app.http.responses import JsonResponse
 from app.http.routing import ApiRouter
 from app.http.schemas import Page
 from app.state.keyed import Answer
+from app.state.kit import StateKit
 from app.state.session_documents import Reading, Session, SessionType
-from app.state.sessions import Made
+from app.state.sessions import Change, Made
 
 router = ApiRouter(prefix="/sessions", tags=["Sessions"])
 
@@ -83,34 +84,22 @@ async def read_session(
     return _answer(found)
 
 
-@router.put(
-    "/{session_id}",
-    response_model=SessionOut,
-    dependencies=[possible_id],
-    summary="Replace a session's data",
-)
+@router.put("/{session_id}", response_model=SessionOut, summary="Replace a session's data")
 async def replace_session(
-    session_id: str, body: SessionData, kit: Kit, caller: Caller, if_match: IfMatch
+    session_id: str, body: SessionData, kit: Kit, caller: CallerWithSession, if_match: IfMatch
 ) -> Response:
     """Replace the data. Without `version` or `If-Match` the last one wins."""
     condition = WriteCondition(if_match, body.version)
-    session = await service.replace(kit.sessions, owner_of(caller), session_id, body.data, condition.check)
-    return _answer(session.reading)
+    return await _write(kit, caller, session_id, service.replacing(body.data), condition)
 
 
-@router.patch(
-    "/{session_id}",
-    response_model=SessionOut,
-    dependencies=[possible_id],
-    summary="Merge into a session's data",
-)
+@router.patch("/{session_id}", response_model=SessionOut, summary="Merge into a session's data")
 async def patch_session(
-    session_id: str, body: SessionPatch, kit: Kit, caller: Caller, if_match: IfMatch
+    session_id: str, body: SessionPatch, kit: Kit, caller: CallerWithSession, if_match: IfMatch
 ) -> Response:
     """Merge a patch into the data. Patches of different members made at the same time all survive."""
     condition = WriteCondition(if_match, body.version)
-    session = await service.merge(kit.sessions, owner_of(caller), session_id, body.data, condition.check)
-    return _answer(session.reading)
+    return await _write(kit, caller, session_id, service.merging(body.data), condition)
 
 
 @router.delete("/{session_id}", status_code=204, summary="Delete a session")
@@ -118,6 +107,20 @@ async def delete_session(session_id: str, kit: Kit, caller: CallerWithSession) -
     """Delete a session, at once on every replica."""
     await service.delete(kit.sessions, owner_of(caller.principal), session_id, caller.wanted)
     return Response(status_code=204)
+
+
+async def _write(
+    kit: StateKit, caller: Admitted, session_id: str, change: Change, condition: WriteCondition
+) -> Response:
+    session = await kit.sessions.mutate(
+        owner_of(caller.principal),
+        session_id,
+        change,
+        caller.wanted,
+        check_version=condition.check,
+        newest_named=condition.newest_named,
+    )
+    return _answer(session.reading)
 
 
 def _answer(reading: Reading) -> Response:

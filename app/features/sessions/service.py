@@ -8,8 +8,8 @@ from app.features.sessions.shapes import check_shape
 from app.state.hot import HotRead
 from app.state.keyed import Keyed
 from app.state.session_documents import Owner, Session, SessionType
-from app.state.sessions import SINGLE, Made, Sessions
-from app.state.versions import VersionCheck
+from app.state.session_slots import SINGLE
+from app.state.sessions import Change, Made, Sessions
 
 
 class WrittenElsewhereError(ValidationFailedError):
@@ -44,23 +44,19 @@ async def create(
     return await sessions.create(owner, session_type, data, ttl_s=ttl_s, keyed=keyed), True
 
 
-async def replace(
-    sessions: Sessions, owner: Owner, session_id: str, data: dict[str, Any], check_version: VersionCheck
-) -> Session:
-    """Give a session other data. Raises as `create` and `Sessions.mutate` do."""
+def replacing(data: dict[str, Any]) -> Change:
+    """Return the change that gives a session other data. It raises as `create` does."""
 
     def put(session: Session) -> dict[str, Any]:
         _refuse_drafts(session.type)
         check_shape(session.type, data)
         return data
 
-    return await sessions.mutate(owner, session_id, put, check_version=check_version)
+    return put
 
 
-async def merge(
-    sessions: Sessions, owner: Owner, session_id: str, patch: dict[str, Any], check_version: VersionCheck
-) -> Session:
-    """Merge a patch into a session's data. Raises as `create` and `Sessions.mutate` do."""
+def merging(patch: dict[str, Any]) -> Change:
+    """Return the change that merges a patch into a session's data. It raises as `create` does."""
 
     def patched(session: Session) -> dict[str, Any]:
         _refuse_drafts(session.type)
@@ -68,7 +64,7 @@ async def merge(
         check_shape(session.type, merged)
         return merged
 
-    return await sessions.mutate(owner, session_id, patched, check_version=check_version)
+    return patched
 
 
 async def delete(sessions: Sessions, owner: Owner, session_id: str, seen: HotRead) -> None:
