@@ -108,10 +108,11 @@ MISS = HotRead("miss")
 
 
 class HotWrite:
-    """A write under way: what becomes of the copy."""
+    """A write under way: what the copy was before, and what becomes of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: HotRead) -> None:
         """Unless told otherwise the copy stays dropped."""
+        self.before = before
         self.mode: Literal["drop", "fill", "bury"] = "drop"
         self.copy = HotCopy(head=b"")
 
@@ -204,20 +205,21 @@ class HotCopies:
         """
         nonce = self.new_nonce()
         names = (keys.GENERATION, keys.hot_copy(name), keys.hot_guard(name))
-        write, protected = HotWrite(), True
+        protected = True
         try:
-            await self._redis.run(hot_lua.BEGIN, names, (nonce, keys.HOT_WRITER_TTL_MS))
+            reply = await self._redis.run(hot_lua.BEGIN, names, (nonce, keys.HOT_WRITER_TTL_MS))
+            write = HotWrite(HotRead.from_reply(reply, ""))
         except StoreUnavailableError:
-            protected = False
+            protected, write = False, HotWrite(MISS)
         try:
             yield write
         except BaseException as error:
             if isinstance(error, CargoFlowError) and not isinstance(error, StoreUnavailableError):
-                await self._settle_write(names, nonce, HotWrite(), protected=True)
+                await self._settle_write(names, nonce, HotWrite(MISS), protected=True)
             elif not protected:
                 self.distrust()
             raise
-        await self._settle_write(names, nonce, write if protected else HotWrite(), protected=protected)
+        await self._settle_write(names, nonce, write if protected else HotWrite(MISS), protected=protected)
 
     async def _settle_write(
         self, names: tuple[str, str, str], nonce: str, write: HotWrite, *, protected: bool

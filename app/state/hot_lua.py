@@ -121,11 +121,14 @@ BEGIN = Script(
     + """
 local now, generation = now_ms(), redis.call('GET', KEYS[1])
 redis.call('HDEL', KEYS[3], 'lease')
+local c = redis.call('HMGET', KEYS[2], 'g', 'head', 'body', 'gone')
 redis.call('DEL', KEYS[2])
 if live_writers(KEYS[3], now) then redis.call('HSET', KEYS[3], 'contended', 1) end
 redis.call('HSET', KEYS[3], 'w:' .. ARGV[1], now + ARGV[2], 'g', generation or '')
 redis.call('PEXPIRE', KEYS[3], ARGV[2])
-return 1
+if not generation or c[1] ~= generation then return {'miss', 0, 0, '', ''} end
+if c[4] then return {'gone', 0, 0, '', ''} end
+return {'hit', 0, 0, c[2], c[3]}
 """,
 )
 

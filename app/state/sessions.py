@@ -11,8 +11,7 @@ Guarantees
   survive; a caller who named a version is told instead. Writes extend, too.
 - Who names a version that is over is refused by the copy that came along with admission: no barrier, which
   would drop that copy, and no MongoDB. Versions only grow, so this is right even where a copy lags behind
-  (`hot` says when one may); who names a version newer than the copy's is answered by MongoDB. The copy is
-  also what is written over: a stale one loses the compare-and-set, no more.
+  (`hot` says when one may). Who names a version newer than the copy's is answered by MongoDB.
 - Nobody has more than SESSIONS_MAX sessions of a type, nor more than one of a type in SINGLE, however many
   are created at once: each takes a numbered slot under a unique index, and nothing is counted.
 
@@ -27,7 +26,7 @@ its document, which may be deleted or expire long before the key may, and which 
 load with a second copy of its data.
 
 Documents: see `session_documents`. Copies: `session:{tenant}:{user}:{id}`. A write costs two scripts and one
-update if it is alone, and a read if it is not hot; a refusal costs nothing where it is. Reads O(1), lists
+update if it is alone, and a read if it is not hot; to be refused costs nothing where it is. Reads O(1), lists
 O(page) by index.
 """
 
@@ -70,8 +69,6 @@ Change = Callable[[Session], dict[str, Any] | None]
 """Returns the new data, or None to leave the session as it is. Pure: it is asked again when somebody else
 wrote in between. May raise a CargoFlowError to refuse.
 """
-Decide: TypeAlias = Callable[[Session], bytes | None]
-"""Returns the data to write over a session, None to leave it as it is, or raises."""
 Made: TypeAlias = tuple[Session, bool]
 """A session that was written, and whether it is new."""
 
@@ -213,42 +210,36 @@ class Sessions:
     ) -> Session:
         """Give a session the data that `change` makes of it, one version on, and return it.
 
-        `seen`: the copy that was seen on the way in; without it this looks. `check_version` is asked before
-        `change`; what it passed is what is written over. `newest_named`: the newest version that it may pass,
-        where that is known. `ttl_s`: a new time to live, from now on. Raises NotFoundError;
+        `check_version` is asked before `change`; what it passed is what is written over. `newest_named`: the
+        newest version that it may pass, where the caller named any; `seen`: the copy that was seen on the way
+        in, which refuses what is over. `ttl_s`: a new time to live, from now on. Raises NotFoundError;
         VersionConflictError if others keep writing for longer than anybody should wait; CrowdedError if too
         many wait already; PayloadTooLargeError; StoreUnavailableError; and whatever these two raise.
         """
         name = hot_name(owner, session_id)
-
-        def decide(current: Session) -> bytes | None:
-            check_version(current.version)
-            data = change(current)
-            return None if data is None else encode_data(data)
-
         async with self._turnstile.turn(name) as waited:
-            if seen is None or waited:  # what others did meanwhile decides most who wait: look again
-                seen = await self._hot.read(name, claim=False)
-            known = self._seen_alive(seen, check_version, newest_named)
-            if known is None:
-                session, json = await self._decide_on_record(owner, session_id, seen, decide)
-            else:
-                session, json = known, decide(known)
-            if json is None:
-                return session
-            patience = Patience(self._clock)
+            found = None
+            if newest_named is not None:
+                looked = None if waited else seen  # what others did meanwhile decides most who wait
+                found = await self._refuse_if_over(owner, session_id, looked, check_version, newest_named)
             async with self._hot.writing(name) as write:
+                session = self._alive(write.before) or found
+                if session is None or not _passes(check_version, session.version):
+                    session = await self._get(owner, session_id)
+                patience = Patience(self._clock)
                 while True:
-                    changed = await self._replace(owner, session, json, ttl_s, keyed)
+                    check_version(session.version)
+                    data = change(session)
+                    if data is None:
+                        changed: Session | None = session
+                    else:
+                        changed = await self._replace(owner, session, encode_data(data), ttl_s, keyed)
                     if changed is not None:
                         write.fill(changed.copy(self._now()))
                         return changed
                     session = await self._get(owner, session_id)
                     if not await patience.wait():
                         raise VersionConflictError(current_version=session.version)
-                    json = decide(session)
-                    if json is None:
-                        return session
 
     async def delete(self, owner: Owner, session_id: str, *, version: int | None = None) -> None:
         """Delete a session; with `version`, only as of that one.
@@ -269,41 +260,46 @@ class Sessions:
     def _now(self) -> datetime:
         return to_the_millisecond(self._clock.now())
 
-    def _seen_alive(
-        self, seen: HotRead, check_version: VersionCheck, newest_named: int | None
-    ) -> Session | None:
-        """Return what a writer saw if that is good to write over or to refuse by; None: ask MongoDB.
+    def _alive(self, before: HotRead) -> Session | None:
+        """Return what a writer's dropped copy held; under its barrier that equals what MongoDB holds."""
+        if before.state != "hit":
+            return None
+        session = Session.from_copy(before)
+        return session if session.expires_at > self._now() else None
 
-        Raises NotFoundError for a tombstone.
+    async def _refuse_if_over(
+        self,
+        owner: Owner,
+        session_id: str,
+        seen: HotRead | None,
+        check_version: VersionCheck,
+        newest_named: int,
+    ) -> Session | None:
+        """Raise what `check_version` raises if all versions it could pass are over.
+
+        Looks, unless told what was `seen`. Returns the session if MongoDB had to be asked; a refusal then
+        leaves a copy to the next. Raises NotFoundError.
         """
+        name = hot_name(owner, session_id)
+        if seen is None:
+            seen = await self._hot.read(name, claim=False)
         if seen.state == "gone":
             raise NotFoundError
-        if seen.state != "hit":
+        if seen.state == "hit":
+            version, expires_at_ms, _ = head_of(seen)
+            if version > newest_named and expires_at_ms > to_milliseconds(self._clock.now()):
+                check_version(version)
             return None
-        session = Session.from_copy(seen)
-        if session.expires_at <= self._now():
-            return None
-        over = newest_named is not None and newest_named < session.version
-        return session if over or _passes(check_version, session.version) else None
-
-    async def _decide_on_record(
-        self, owner: Owner, session_id: str, seen: HotRead, decide: Decide
-    ) -> tuple[Session, bytes | None]:
-        """Decide on what MongoDB holds. If that ends it, what was found is left to the next as a copy.
-
-        Raises NotFoundError and what `decide` raises.
-        """
-        name, json = hot_name(owner, session_id), None
         session = await self._find(owner, session_id)
         if session is None:
             await self._hot.bury(name, seen.lease)
             raise NotFoundError
         try:
-            json = decide(session)
-        finally:
-            if json is None and seen.lease:
-                await self._hot.fill(name, seen.lease, session.copy(self._now()))
-        return session, json
+            check_version(session.version)
+        except CargoFlowError:
+            await self._hot.fill(name, seen.lease, session.copy(self._now()))
+            raise
+        return session
 
     async def _find(self, owner: Owner, session_id: str) -> Session | None:
         async with self._mongo.guard("sessions.find"):

@@ -46,6 +46,7 @@ async def reachable(*kits: StateKit) -> None:
 async def write_while_redis_is_away(kit: StateKit) -> None:
     """Commit something nobody in Redis hears of."""
     async with asyncio.timeout(10), kit.hot.writing(NAME) as write:
+        assert write.before.state == "miss"
         write.fill(NEW)
 
 

@@ -111,6 +111,7 @@ async def test_nobody_gets_a_lease_nor_a_hit_while_a_writer_is_under_way(
     a, b = pair
     await filled(a, OLD)
     async with b.writing(NAME) as write:
+        assert write.before.head == OLD.head
         under_way = await a.read(NAME)
         assert (under_way.state, under_way.lease) == ("miss", "")
         write.fill(NEW)
@@ -177,6 +178,8 @@ async def test_a_deletion_leaves_a_tombstone_that_no_reader_replaces(
     await a.fill(NAME, slow.lease, OLD)
     found = await a.read(NAME)
     assert (found.state, found.lease) == ("gone", "")
+    async with a.writing(NAME) as later:
+        assert later.before.state == "gone"
 
 
 async def test_a_writer_killed_before_it_settled_leaves_a_barrier_that_ends(
@@ -269,6 +272,8 @@ async def test_no_copy_of_an_earlier_generation_is_believed(pair: tuple[HotCopie
     await new_generation(b)
     found = await a.read(NAME)
     assert (found.state, bool(found.lease)) == ("miss", True)
+    async with a.writing(NAME) as write:
+        assert write.before.state == "miss"
 
 
 async def test_a_lease_of_an_earlier_generation_fills_nothing_and_blocks_nobody(
@@ -300,6 +305,7 @@ async def test_without_a_generation_nothing_is_believed_leased_or_filled(
     found = await a.read(NAME)
     assert (found.state, found.lease) == ("miss", "")
     async with a.writing(NAME) as write:
+        assert write.before.state == "miss"
         write.fill(NEW)
     await a.beat()
     assert (await a.read(NAME)).state == "miss"

@@ -28,26 +28,16 @@ from app.state.sessions import Made
 router = ApiRouter(prefix="/bookings/drafts", tags=["Bookings"])
 
 
-async def _admitted_to_read(request: Request) -> Admitted:
-    return await _admitted_with_draft(request, claim=True)
-
-
-async def _admitted_to_save(request: Request) -> Admitted:
-    return await _admitted_with_draft(request, claim=False)
-
-
-async def _admitted_with_draft(request: Request, *, claim: bool) -> Admitted:
+async def _admitted_with_draft(request: Request) -> Admitted:
     draft_id = request.path_params["draft_id"]
     if is_id(draft_id, "ses"):
-        return await admit(request, Wanted("session", draft_id, claim=claim))
+        return await admit(request, Wanted("session", draft_id))
     await admit(request)
     raise NotFoundError
 
 
-Reader = Annotated[Admitted, Depends(_admitted_to_read)]
+Reader = Annotated[Admitted, Depends(_admitted_with_draft)]
 """The caller with the draft they ask for, in one round trip."""
-Saver = Annotated[Admitted, Depends(_admitted_to_save)]
-"""The same for those who save it, which extends it anyway."""
 
 
 @router.post("", status_code=201, response_model=DraftOut, summary="Begin a draft")
@@ -88,7 +78,7 @@ async def read_draft(draft_id: str, kit: Kit, reader: Reader) -> Response:
 
 @router.patch("/{draft_id}", response_model=DraftOut, summary="Save a draft")
 async def save_draft(
-    *, draft_id: str, body: DraftSave, kit: Kit, saver: Saver, if_match: IfMatch
+    *, draft_id: str, body: DraftSave, kit: Kit, caller: Caller, if_match: IfMatch
 ) -> Response:
     """Merge what was typed into a draft. Saves of different fields made at the same time all survive.
 
@@ -96,7 +86,7 @@ async def save_draft(
     """
     saved = Save(body.patch, body.step, body.client_id, body.seq)
     condition = WriteCondition(if_match, body.version)
-    draft, applied = await drafts.save(kit, saver.principal, draft_id, saved, condition, seen=saver.wanted)
+    draft, applied = await drafts.save(kit, caller, draft_id, saved, condition)
     return _answer(draft, applied=applied)
 
 

@@ -57,19 +57,12 @@ async def read(kit: StateKit, caller: Principal, draft_id: str, seen: HotRead = 
 
 
 async def save(
-    kit: StateKit,
-    caller: Principal,
-    draft_id: str,
-    saved: Save,
-    condition: WriteCondition,
-    *,
-    seen: HotRead | None = None,
+    kit: StateKit, caller: Principal, draft_id: str, saved: Save, condition: WriteCondition
 ) -> tuple[Draft, bool]:
     """Merge a save into a draft and return the draft, and whether that changed it.
 
-    `seen`: its copy, if it was brought along. A save that was seen before is told so whatever version it
-    names: it may be a retry. Raises NotFoundError, DraftSubmittedError, what `condition` raises,
-    PayloadTooLargeError, and as `Sessions.mutate` does.
+    A save that was seen before is told so whatever version it names: it may be a retry. Raises NotFoundError,
+    DraftSubmittedError, what `condition` raises, PayloadTooLargeError, and as `Sessions.mutate` does.
     """
     applied = False
 
@@ -85,7 +78,7 @@ async def save(
         return form.with_save(saved, kit.clock.now()).session_data
 
     try:
-        session = await kit.sessions.mutate(_owner(caller), draft_id, change, seen)
+        session = await kit.sessions.mutate(_owner(caller), draft_id, change)
     except (_ClosedError, NotFoundError) as error:
         raise await _refusal(kit, caller, draft_id, error) from None
     return Draft.from_body(session.body), applied

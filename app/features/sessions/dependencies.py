@@ -1,6 +1,6 @@
 """Admission that brings the session along which the path names, in the same round trip to Redis.
 
-Writers too: it is what they write over, or what refuses them (`state.sessions`).
+Writers too: it refuses who names a version that is over (`state.sessions`).
 """
 
 from typing import Annotated, Final
