@@ -16,7 +16,8 @@ from bench.steady import NAME as STEADY
 from bench.steady import USERS as STEADY_USERS
 from bench.steady import measure_steady
 
-_WARM_UP_S = 1
+_WARM_UP_S = 3
+"""Longer than the slowest answer: 64 turns of a chat at once take the local engine more than a second."""
 
 
 async def run(plan: Plan, layout: Layout, wrk: str, announcer: Announcer, clock: Clock) -> Report:
