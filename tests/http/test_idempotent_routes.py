@@ -10,7 +10,7 @@ from app.core.settings import Settings
 from app.main import create_app
 
 NGINX = Path(__file__).resolve().parents[2] / "nginx" / "snippets" / "requests.conf"
-KEYLESS_BUT_REPEATABLE: set[str] = set()
+KEYLESS_BUT_REPEATABLE = {"/api/v1/quotes"}
 """POSTs without a key that may be repeated all the same, since they change nothing."""
 
 
