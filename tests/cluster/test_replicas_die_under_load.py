@@ -112,7 +112,7 @@ async def test_killing_a_replica_with_reads_in_its_hands_fails_none_of_them(worl
 async def test_restarting_and_scaling_under_load_fails_no_read_and_no_write_and_doubles_none(
     world: World,
 ) -> None:
-    people = await world.register(full(70, 16))
+    people = await world.register(full(90, 45))  # room for the sessions of a slow run, too
     gets = await reads(world, people[:4])
     authors = people[4:]
     room = itertools.cycle(itertools.product(SESSION_TYPES, authors))

@@ -77,7 +77,7 @@ async def test_of_many_at_once_as_many_are_booked_as_the_limit_says(api: httpx.A
     assert await count(api) == 10
 
 
-@pytest.mark.settings(limit_booking="2/hour")
+@pytest.mark.settings(limit_booking="2/hour", redis_timeout_s=10)
 async def test_a_hundred_twins_at_once_count_once_and_all_get_the_answer(api: httpx.AsyncClient) -> None:
     path = await begin(api)
     answers = await asyncio.gather(*(api.post(path, headers=KEY) for _ in range(100)))
