@@ -22,6 +22,7 @@ members matters; path and query belong to it, too. For routes with JSON bodies.
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Annotated, Any, Final, TypeVar
 
 import orjson
@@ -44,6 +45,8 @@ HEADER: Final = "Idempotency-Key"
 KEY_MAX_CHARACTERS: Final = 255
 REPLAYED: Final = {"Idempotent-Replayed": "true"}
 _SERVER_ERROR: Final = 500
+_SAME_TIME: Final = timedelta(seconds=1)
+"""What was made within it may be a twin's that this request was counted for; clocks differ by less."""
 
 T = TypeVar("T")
 
@@ -63,15 +66,25 @@ class KeyedCall:
     """A caller with a request that may carry a key. Made by the dependency, for one request."""
 
     def __init__(
-        self, request: Request, admitted: Admitted, claim: Claim | None, within: str, known: Answer | None
+        self,
+        request: Request,
+        admitted: Admitted,
+        claim: Claim | None,
+        within: str,
+        known: Answer | None,
+        *,
+        counted_before: bool = False,
     ) -> None:
-        """`known` is the answer to the first request of this kind, if there was one."""
+        """`known` is the answer to the first request of this kind, if there was one; `counted_before`: so
+        long ago that what admission counted does not stand for it.
+        """
         self.principal: Principal = admitted.principal
         self._request = request
         self._admitted = admitted
         self._claim = claim
         self._within = within
         self._known = known
+        self._counted_before = counted_before
 
     async def once(
         self, effect: Callable[[Keyed[T] | None], Awaitable[T]], *, answer_of: AnswerOf[T]
@@ -112,9 +125,9 @@ class KeyedCall:
     async def _replay(self, first: Answer) -> Response:
         self._kit.metrics.idempotent("replayed")
         charge = self._admitted.charge
-        await self._kit.limits.refund(charge)
-        if charge.windows:
-            announce(self._request, replace(charge.standing, remaining=charge.remaining_if_refunded))
+        await self._kit.limits.refund(charge, for_twins=self._counted_before)
+        if charge.windows and (self._counted_before or not charge.twin_windows):
+            announce(self._request, replace(charge.standing, remaining=charge.standing.remaining + 1))
         return _response(replace(first, headers={**first.headers, **REPLAYED}))
 
 
@@ -125,6 +138,7 @@ def keyed_caller(*roles: Role, within: str = KEYS) -> Callable[..., Awaitable[Ke
     """
 
     async def call(request: Request, idempotency_key: KeyHeader = None) -> KeyedCall:
+        began_at = kit(request).clock.now()
         admitted = await weigh(request, twin=_twin(request, idempotency_key))
         refusal, known = admitted.refusal, None
         forbidden = wrong_role(admitted.principal, roles)
@@ -145,7 +159,8 @@ def keyed_caller(*roles: Role, within: str = KEYS) -> Callable[..., Awaitable[Ke
                 known = idempotency.answer_to(stored, claim)
             except KeyReusedError as reused:
                 raise refusal or reused from None
-        return KeyedCall(request, admitted, claim, within, known)
+        counted_before = stored is not None and stored.made_at < began_at - _SAME_TIME
+        return KeyedCall(request, admitted, claim, within, known, counted_before=counted_before)
 
     return call
 

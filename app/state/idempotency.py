@@ -65,13 +65,21 @@ from app.core.errors import StoreUnavailableError
 from app.core.key_derivation import derive_keys
 from app.core.metrics import Metrics
 from app.core.settings import Settings
-from app.state.keyed import AlreadyDoneError, Answer, Claim, InFlightError, Keyed, KeyReusedError, Stored
+from app.state.keyed import (
+    LIFE_S,
+    AlreadyDoneError,
+    Answer,
+    Claim,
+    InFlightError,
+    Keyed,
+    KeyReusedError,
+    Stored,
+)
 from app.state.mongo import ClientSession, Document, MongoStore
 from app.state.transactions import Transactions, Work, is_transient
 
 _log = logging.getLogger(__name__)
 
-LIFE_S = 24 * 3600
 WAIT_S = 3.0
 TIDY_S = 3600.0
 KEYS: Final = "idempotency_keys"

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 from app.core.errors import CargoFlowError, ConflictError
+
+LIFE_S = 24 * 3600
+"""How long a key is remembered."""
 
 T = TypeVar("T")
 
@@ -87,3 +90,8 @@ class Stored:
         """Read a row of `idempotency_keys`, or what a document carries."""
         answer = Answer(entry["status"], bytes(entry["body"]), entry["headers"])
         return cls(entry["fingerprint"], answer, entry["expires_at"])
+
+    @property
+    def made_at(self) -> datetime:
+        """When the effect was had, on the clock of the replica that had it."""
+        return self.expires_at - timedelta(seconds=LIFE_S)

@@ -236,7 +236,9 @@ class Principals:
         if wanted:
             hot_document = HotRead.from_reply(reply[4], nonce)
             self._hot.count(wanted.kind, hot_document.state)
-        return Admission(principal, self._limits.charge(rates, names, reply[3]), hot_document)
+        twins = [False, *(bool(twin) for _ in extra)]
+        charge = self._limits.charge(rates, names, reply[3], twins=twins)
+        return Admission(principal, charge, hot_document)
 
     async def _admit_from_record(
         self,

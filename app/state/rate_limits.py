@@ -86,12 +86,12 @@ class Standing:
 @dataclass(frozen=True, slots=True)
 class Charge:
     """What was counted, so that it can be given back: each limit's key and the end of the window it was
-    counted in. Without those that counted a twin before.
+    counted in. Without those that counted a twin before; `twin_windows` are those that count for twins, too.
     """
 
     standing: Standing
     windows: tuple[tuple[str, int], ...] = ()
-    remaining_if_refunded: int = 0
+    twin_windows: tuple[tuple[str, int], ...] = ()
 
 
 COUNT = """
@@ -175,7 +175,8 @@ class RateLimits:
             reply = await self._redis.run(_TAKE, [limit.key for limit in limits], arguments)
         except StoreUnavailableError:
             return self.take_locally(limits)
-        return self.charge([limit.rate for limit in limits], [limit.key for limit in limits], reply)
+        names, twins = [limit.key for limit in limits], [bool(limit.twin) for limit in limits]
+        return self.charge([limit.rate for limit in limits], names, reply, twins=twins)
 
     def take_locally(self, limits: Sequence[Limit]) -> Charge:
         """Count in this replica alone, because Redis is gone. Raises StoreUnavailableError for a limit that
@@ -189,9 +190,17 @@ class RateLimits:
         return Charge(standing)
 
     def charge(
-        self, rates: Sequence[Rate], names: Sequence[str], reply: tuple[int, int, int, int, list[int]]
+        self,
+        rates: Sequence[Rate],
+        names: Sequence[str],
+        reply: tuple[int, int, int, int, list[int]],
+        *,
+        twins: Sequence[bool] = (),
     ) -> Charge:
-        """Read the reply of `count_limits` for these rates and keys, in the order they were counted."""
+        """Read the reply of `count_limits` for these rates and keys, in the order they were counted.
+
+        `twins` says which of them count twins once; none unless given.
+        """
         allowed, index, remaining, reset_ms, ends = reply
         rate = rates[index - 1]
         if not allowed:
@@ -204,18 +213,27 @@ class RateLimits:
             window_s=rate.window_s,
             reset_s=max(1, -(-reset_ms // 1000)),
         )
-        windows = tuple((name, end) for name, end in zip(names, ends, strict=False) if end > 0)
-        counted = allowed == 1 and ends[index - 1] > 0
-        return Charge(standing, windows, remaining + counted)
+        rows = [
+            (name, end, twin)
+            for name, end, twin in zip(names, ends, twins or [False] * len(names), strict=False)
+            if end > 0
+        ]
+        return Charge(
+            standing,
+            tuple((name, end) for name, end, twin in rows if not twin),
+            tuple((name, end) for name, end, twin in rows if twin),
+        )
 
-    async def refund(self, charge: Charge) -> None:
-        """Give a counted request back, once, if its windows still run. With Redis gone nothing happens."""
-        if not charge.windows:
+    async def refund(self, charge: Charge, *, for_twins: bool = True) -> None:
+        """Give a counted request back, once, if its windows still run. With Redis gone nothing happens.
+
+        Not `for_twins`: what it counted stands for one of its twins, which has had the effect.
+        """
+        windows = charge.windows + (charge.twin_windows if for_twins else ())
+        if not windows:
             return
         try:
-            await self._redis.run(
-                _REFUND, [key for key, _ in charge.windows], [ends for _, ends in charge.windows]
-            )
+            await self._redis.run(_REFUND, [key for key, _ in windows], [ends for _, ends in windows])
         except StoreUnavailableError:
             return
 
