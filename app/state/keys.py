@@ -77,7 +77,7 @@ def rate_window(policy: str, subject: str) -> str:
 
 
 def rate_twin(policy: str, subject: str, twin: str) -> str:
-    """Says that a request of that name was counted by the limit already; TTL is the limit's window."""
+    """Says that a request of that name was counted by the limit already; ends with the window that did."""
     return f"{RATE_TWIN_PREFIX}{policy}:{subject}:{twin}"
 
 

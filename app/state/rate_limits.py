@@ -112,8 +112,8 @@ local function count_limits(limits)
     if not l.counted then
       l.used = redis.call('INCR', l.key)
       if l.used == 1 then redis.call('PEXPIRE', l.key, l.window_ms) end
-      if l.mark ~= '' then redis.call('SET', l.mark, '', 'PX', l.window_ms) end
       ends[i] = redis.call('PEXPIRETIME', l.key)
+      if l.mark ~= '' then redis.call('SET', l.mark, '', 'PXAT', ends[i]) end
     end
     local remaining = l.amount - l.used
     if not tight or remaining < tight.remaining then

@@ -156,6 +156,14 @@ async def test_twins_count_once_though_all_are_sent_at_once(limits: list[RateLim
     assert allowed(await take_many(limits, [Limit(TEN, "usr_b", "twin")], 1)) == 1
 
 
+async def test_what_counts_for_twins_ends_with_its_window(limits: list[RateLimits]) -> None:
+    await limits[0].take([Limit(TEN, "usr_a")])
+    await asyncio.sleep(0.05)  # so that a whole window from here on would be seen to be too long
+    twin = Limit(TEN, "usr_a", "twin")
+    ((_, window_end),) = (await limits[1].take([twin])).twin_windows
+    assert await limits[2]._redis.client.pexpiretime(twin.mark) == window_end
+
+
 async def test_a_twin_has_nothing_to_refund_and_the_first_one_has(limits: list[RateLimits]) -> None:
     first, second = [await limits[n].take([Limit(FIVE, "usr_a", "twin")]) for n in range(2)]
     assert (len(first.twin_windows), len(second.twin_windows)) == (1, 0)
