@@ -3,6 +3,7 @@
 Who goes first changes from round to round, so that neither always finds the machine as the other left it.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from app.cluster.events import Announcer
@@ -29,9 +30,9 @@ async def run(plan: Plan, layout: Layout, wrk: str, announcer: Announcer, clock:
     async with rig_of as rig, rig.kit() as kit:
         users = max(plan.users, STEADY_USERS) if STEADY in plan.scenarios else plan.users
         announcer.say("users", "busy", f"making {users}")
-        world = await make_world(kit, rig.application.url, users=users)
+        world = await make_world(kit, rig.application.url, users=users, runs=2 * (plan.rounds + 1))
         announcer.say("users", "done", f"{users} are logged in")
-        some = World(kit, world.url, world.users[: plan.users])
+        some = replace(world, users=world.users[: plan.users])
         bench = _Bench(plan, rig, some, wrk=wrk, folder=layout.run, announcer=announcer)
         results = [await bench.measure(name) for name in plan.scenarios if name != STEADY]
         steady = None

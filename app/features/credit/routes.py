@@ -76,7 +76,7 @@ async def list_applications(
 ) -> Response:
     """List the caller's applications, or for underwriters and admins the tenant's.
 
-    Items and `total` may be some milliseconds apart. What is applied for meanwhile moves the pages.
+    Above a thousand, `total` may be ten seconds old. What is applied for meanwhile moves the pages.
     """
     wanted = lists.Wanted(page=page, limit=limit, sort=sort, status=status, reviewer=reviewer)
     return JsonResponse(await lists.page(kit, caller, wanted))
