@@ -2,25 +2,30 @@
 
 A reviewer adds a note: a history grows by one event a request. So that a request costs the same throughout,
 each run of wrk has applications of its own, all of one age, of which each gets some dozens of notes. The
-store calls of one: admission in Redis; in MongoDB the application without its history, and the update.
+store calls of one: admission in Redis; in MongoDB the application without its history, and the update. The
+floor has such applications as well, in a collection with the same indexes.
 """
 
 import itertools
 from collections import deque
 from datetime import UTC, datetime
+from string import Template
 
 import orjson
+from pymongo import IndexModel
 
 from app.features.credit.documents import shown
+from app.features.credit.store import COLLECTION
+from app.state.feature_indexes import FEATURES
 from bench.applications import VERSION, application_of, make_applications
 from bench.scenario import FloorCall, FloorStores, Load, Scenario, World
 
 _PER_RUN = 256
+_INDEXES_OF_KEYS = [IndexModel(f"idempotency.{name}", sparse=True) for name in ("key", "expires_at")]
 _UNREAD = {"history": 0, "outbox": 0, "idempotency": 0}
 
-_LUA = (
-    f"local PER_RUN, VERSION = {_PER_RUN}, {VERSION}\n"
-    + """
+_LUA = """
+local PER_RUN, VERSION = $per_run, $version
 -- An application is written by one connection at a time: it is taken when a request is made and given back
 -- with the answer, which tells the version to name next. All answers of the floor are about one and the same;
 -- it goes on with the last one.
@@ -50,7 +55,6 @@ function answered(status, headers, body)
    return status == 200
 end
 """
-)
 
 
 async def _prepare(world: World) -> Load:
@@ -65,6 +69,7 @@ async def _prepare(world: World) -> Load:
 async def _floor(stores: FloorStores) -> FloorCall:
     rows, now = stores.mongo["floor_applications"], datetime.now(UTC)
     made = [application_of("ten_floor", now) for _ in range(_PER_RUN)]
+    await rows.create_indexes([*FEATURES[COLLECTION], *_INDEXES_OF_KEYS])
     await rows.insert_many(made)
     documents = deque((document["_id"], VERSION) for document in made)
     event = made[0]["history"][-1]
@@ -91,7 +96,7 @@ SCENARIO = Scenario(
     does="PUT /applications/{id} naming its version",
     floor_does="one Redis GET, one find and one update in MongoDB",
     bar=1.8,
-    lua=_LUA,
+    lua=Template(_LUA).substitute(per_run=_PER_RUN, version=VERSION),
     prepare=_prepare,
     floor=_floor,
 )
