@@ -3,12 +3,25 @@
 from typing import Any
 
 import httpx
-import pytest
 
 from tests.features.credit.applications import apply, apply_until, wrong_fields
 from tests.state.people import Person
 
 NAMES = ("beta", "Alpha", "GAMMA", "alpha", "Émile")
+
+
+IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
+    ({"page": 0}, "page"),
+    ({"page": 1001}, "page"),
+    ({"page": "first"}, "page"),
+    ({"limit": 0}, "limit"),
+    ({"limit": 101}, "limit"),
+    ({"status": "lost"}, "status"),
+    ({"sort": "updated_at"}, "sort"),
+    ({"sort": "$where"}, "sort"),
+    ({"reviewer": ""}, "reviewer"),
+    ({"reviewer": "x" * 65}, "reviewer"),
+]
 
 
 async def items(api: httpx.AsyncClient, person: Person, **params: Any) -> list[dict[str, Any]]:
@@ -93,26 +106,10 @@ async def test_everybody_else_lists_their_own(
     assert await items(api, underwriter) == [theirs, mine]
 
 
-@pytest.mark.parametrize(
-    ("params", "field"),
-    [
-        ({"page": 0}, "page"),
-        ({"page": 1001}, "page"),
-        ({"page": "first"}, "page"),
-        ({"limit": 0}, "limit"),
-        ({"limit": 101}, "limit"),
-        ({"status": "lost"}, "status"),
-        ({"sort": "updated_at"}, "sort"),
-        ({"sort": "$where"}, "sort"),
-        ({"reviewer": ""}, "reviewer"),
-        ({"reviewer": "x" * 65}, "reviewer"),
-    ],
-)
-async def test_a_list_that_can_not_be_is_refused(
-    api: httpx.AsyncClient, params: dict[str, Any], field: str
-) -> None:
-    refused = await api.get("/applications", params=params)
-    assert {name.split(".")[-1] for name in wrong_fields(refused)} == {field}
+async def test_a_list_that_can_not_be_is_refused(api: httpx.AsyncClient) -> None:
+    for params, field in IMPOSSIBLE:
+        refused = await api.get("/applications", params=params)
+        assert {name.split(".")[-1] for name in wrong_fields(refused)} == {field}
 
 
 def _bare(made: dict[str, Any]) -> dict[str, Any]:
