@@ -117,7 +117,8 @@ def _applications(result: Mapping[str, Any]) -> str:
         if event["note"]
     ]
     more = ["There are more; the list of applications shows them all."] if result["more"] else []
-    return "\n".join(["Applications for credit, newest first:", *lines, *said, *more])
+    title = [] if "history" in result else ["Applications for credit, newest first:"]
+    return "\n".join([*title, *lines, *said, *more])
 
 
 def _addresses(result: Mapping[str, Any]) -> str:

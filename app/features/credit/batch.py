@@ -23,10 +23,11 @@ from dataclasses import dataclass
 
 import orjson
 
+from app.core.errors import InvalidTransitionError
 from app.core.ids import derived_id, new_id
 from app.core.moments import to_the_millisecond
 from app.features.credit.documents import actor_of, new_event
-from app.features.credit.errors import HistoryFullError, InvalidTransitionError, OwnApplicationError
+from app.features.credit.errors import HistoryFullError, OwnApplicationError
 from app.features.credit.schemas import BatchOutcome, BatchUpdate
 from app.features.credit.service import decided
 from app.features.credit.store import ApplicationStore, Change, scope_of

@@ -6,9 +6,9 @@ import httpx
 import pytest
 from bson import BSON
 
+from app.core.errors import InvalidTransitionError
 from app.features.credit import lists
 from app.features.credit.documents import EVENTS_MAX, HISTORY_MAX, new_event
-from app.features.credit.errors import InvalidTransitionError
 from app.features.credit.schemas import NOTE_MAX_CHARACTERS
 from app.features.credit.service import pay
 from app.features.credit.store import COLLECTION

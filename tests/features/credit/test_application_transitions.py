@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.core.errors import InvalidTransitionError
 from app.features.credit.documents import EVENTS_MAX, HISTORY_MAX, new_event
-from app.features.credit.errors import HistoryFullError, InvalidTransitionError
+from app.features.credit.errors import HistoryFullError
 from app.features.credit.service import GRANT, decided
 from app.features.credit.transitions import (
     LENGTH_MAX,
