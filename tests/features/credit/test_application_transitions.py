@@ -44,18 +44,17 @@ def test_whatever_is_not_in_the_table_is_refused_with_what_is(
 
 
 def test_money_moves_only_by_its_payment() -> None:
-    by_payment = [
-        (current, wanted)
-        for current, targets in TRANSITIONS.items()
-        for wanted, party in targets.items()
-        if party == "payment"
-    ]
-    assert by_payment == [("approved", "disbursing"), ("disbursing", "disbursed")]
+    assert allowed("approved", "payment") == ["disbursing"]
+    assert "disbursed" in allowed("disbursing", "payment")
+    for status in ("approved", "disbursing", "disbursed"):
+        assert allowed(status, "reviewer") == []
+    assert not {"disbursing", "disbursed"} & {to for status in STATUSES for to in allowed(status, "reviewer")}
 
 
 def test_no_life_is_longer_than_the_history_leaves_room_for() -> None:
-    def longest(status: Status) -> int:
-        return max((1 + longest(following) for following in TRANSITIONS[status]), default=0)
+    def longest(status: Status, *before: Status) -> int:
+        new = TRANSITIONS[status].keys() - {status, *before}
+        return max((1 + longest(following, status, *before) for following in new), default=0)
 
     assert longest("pending") == LENGTH_MAX == EVENTS_MAX - HISTORY_MAX
 
