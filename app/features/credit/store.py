@@ -136,7 +136,7 @@ class ApplicationStore:
 
         Raises NotFoundError.
         """
-        wanted = {"_id": 1, "history": {"$slice": [after, limit]}}
+        wanted = {"version": 1, "history": {"$slice": [after, limit]}}
         async with self._mongo.guard("applications.events"):
             found = await self._rows.find_one(_identity(scope, application_id), wanted)
         if found is None:
