@@ -90,7 +90,9 @@ async def test_a_connection_that_died_while_idle_costs_no_caller_anything(
     for _ in range(10):
         assert await pipeline.execute(("PING",)) == b"PONG"
         assert await other.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes") >= 1
-        await until(pipeline._connection._reader.at_eof)
+        link = pipeline._link
+        assert link is not None
+        await until(lambda link=link: link.is_lost)
 
 
 async def test_a_redis_that_does_not_answer_fails_all_who_wait_and_serves_the_next_once_it_is_back(
