@@ -6,10 +6,11 @@ where they arrive, in the transport's callback: no task and no stream reader sta
 would cost another turn of the event loop.
 
 Guarantees: every caller gets the reply to its own command, or its error; an error reply is its caller's
-alone. Nobody waits for longer than `timeout_s`: a batch that is not answered that long after its first caller
-asked, or whose connection breaks, fails all of its callers, and the connection is given up. A connection that
-died while nothing was asked is noticed before the next batch. Callers that are cancelled before their batch
-leaves are left out of it.
+alone. Nobody waits for longer than `timeout_s`, and nobody is told that time is over any sooner, whatever
+becomes of those who asked before (the lease in `hot` rests on that). A connection on which everybody has
+waited in vain is given up; one that breaks fails all whose commands it was sent, and one that can't be made
+all who wait for it. A connection that died while nothing was asked is noticed before the next batch. Callers
+that are cancelled before their batch leaves are left out of it.
 
 Does not guarantee: that a command which failed so had no effect. That batches fill up: alone it is one
 command a round trip, as ever.
@@ -29,6 +30,8 @@ import redis.exceptions
 
 Command: TypeAlias = tuple[str | bytes | int, ...]
 _Reply: TypeAlias = "asyncio.Future[Any]"
+_Asked: TypeAlias = tuple[bytes, _Reply, float]
+"""A packed command, who waits for its reply, and until when on the loop's clock."""
 _NOT_YET: Final = object()
 
 
@@ -42,11 +45,7 @@ class AutoPipeline:
         """
         self._pool = pool
         self._timeout_s = timeout_s
-        self._queue: list[tuple[bytes, _Reply]] = []
-        self._asked_s = 0.0
-        """When the first one in the queue asked, on the loop's clock."""
-        self._due_s = 0.0
-        """When the batch under way has to be answered."""
+        self._queue: deque[_Asked] = deque()
         self._link: _Link | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._leaves = False
@@ -60,20 +59,18 @@ class AutoPipeline:
         """
         loop = asyncio.get_running_loop()
         reply = loop.create_future()
+        due_s = loop.time() + self._timeout_s
         packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub means tuples of any length
-        if not self._queue:
-            self._asked_s = loop.time()
-            if self._timer is None:
-                self._timer = loop.call_at(self._asked_s + self._timeout_s, self._look_at_the_time)
-        self._queue.append((packed, reply))
-        if not self._is_under_way:
-            self._send_soon()
+        self._queue.append((packed, reply, due_s))
+        if self._timer is None:
+            self._timer = loop.call_at(due_s, self._look_at_the_time)
+        self._send_soon()
         return await reply
 
     async def close(self) -> None:
         """Stop and disconnect; callers that still wait are cancelled."""
-        queue, self._queue = self._queue, []
-        for _, reply in queue:
+        queue, self._queue = self._queue, deque()
+        for _, reply, _ in queue:
             reply.cancel()
         if self._timer is not None:
             self._timer.cancel()
@@ -84,62 +81,50 @@ class AutoPipeline:
             for reply in self._link.give_up():
                 reply.cancel()
 
-    @property
-    def _is_under_way(self) -> bool:
-        return self._connecting is not None or (self._link is not None and bool(self._link.waiting))
+    def _send_soon(self) -> None:
+        """Have what is queued leave at the end of this turn of the loop, unless a batch is under way."""
+        under_way = self._connecting is not None or (self._link is not None and self._link.waiting)
+        if self._queue and not self._leaves and not under_way:
+            self._leaves = True
+            asyncio.get_running_loop().call_soon(self._send)
 
     def _send(self) -> None:
-        """Send what is queued as one batch, if nothing is under way; connect first if need be."""
+        """Send what is queued as one batch; connect first if need be."""
         self._leaves = False
-        if self._is_under_way:
-            return
-        batch = [entry for entry in self._queue if not entry[1].done()]
+        batch = [asked for asked in self._queue if not asked[1].done()]
         if not batch:
             self._queue.clear()
         elif self._link is None or self._link.is_lost:
             self._connecting = asyncio.get_running_loop().create_task(self._connect())
         else:
-            self._queue, self._due_s = [], self._asked_s + self._timeout_s
+            self._queue.clear()
             self._link.send(batch)
 
     async def _connect(self) -> None:
+        """Connect, or tell those who wait that it can't be done; who waits for a slow one is told in time."""
         try:
-            self._link = await _Link.made(self._pool, self._send_soon)
+            async with asyncio.timeout(self._timeout_s):
+                self._link = await _Link.made(self._pool, self._send_soon)
+        except (TimeoutError, redis.exceptions.TimeoutError):
+            pass  # those who are left have asked meanwhile: the next attempt is theirs
         except Exception as error:  # noqa: BLE001  # whatever it is, the callers must hear of it
-            self._fail_queued(error)
+            queue, self._queue = self._queue, deque()
+            _fail((reply for _, reply, _ in queue), error)
         finally:
             self._connecting = None
             self._send_soon()
 
-    def _send_soon(self) -> None:
-        """Have what is queued leave, together with whatever is asked in this turn of the loop."""
-        if self._queue and not self._leaves:
-            self._leaves = True
-            asyncio.get_running_loop().call_soon(self._send)
-
     def _look_at_the_time(self) -> None:
-        """Fail who has waited for too long; look again when the next ones will have. One timer serves all."""
+        """Fail who has waited for too long; look again when the next one will have. One timer serves all."""
         loop = asyncio.get_running_loop()
-        now_s, dues_s = loop.time(), []
+        now_s = loop.time()
+        while self._queue and self._queue[0][2] <= now_s:
+            _fail([self._queue.popleft()[1]], TimeoutError("no connection in time"))
+        next_s = self._queue[0][2] if self._queue else None
         if self._link is not None and self._link.waiting:
-            if self._due_s <= now_s:
-                _fail(self._link.give_up(), TimeoutError("no reply in time"))
-                self._send_soon()
-            else:
-                dues_s.append(self._due_s)
-        if self._queue:
-            due_s = self._asked_s + self._timeout_s
-            if due_s <= now_s:
-                self._fail_queued(TimeoutError("no connection in time"))
-                if self._connecting is not None:
-                    self._connecting.cancel()
-            else:
-                dues_s.append(due_s)
-        self._timer = loop.call_at(min(dues_s), self._look_at_the_time) if dues_s else None
-
-    def _fail_queued(self, error: Exception) -> None:
-        queue, self._queue = self._queue, []
-        _fail((reply for _, reply in queue), error)
+            next_s = self._link.fail_overdue(now_s) or next_s  # its callers asked before those in the queue
+            self._send_soon()
+        self._timer = None if next_s is None else loop.call_at(next_s, self._look_at_the_time)
 
 
 class _Link(asyncio.Protocol):
@@ -154,7 +139,8 @@ class _Link(asyncio.Protocol):
             replyError=connection._get_parser().parse_error,  # noqa: SLF001  # redis-py's kinds of errors
             notEnoughData=_NOT_YET,
         )
-        self.waiting: deque[_Reply] = deque()
+        self.waiting: deque[tuple[_Reply, float]] = deque()
+        """Who is owed a reply, in the order of their commands, and until when. May hold some who gave up."""
         self.is_lost = False
         self._transport = connection._writer.transport  # type: ignore[union-attr]  # noqa: SLF001  # has no public name
         self._transport.set_protocol(self)
@@ -163,21 +149,34 @@ class _Link(asyncio.Protocol):
     async def made(cls, pool: redis.asyncio.BlockingConnectionPool, on_rest: Callable[[], None]) -> "_Link":
         """Connect as the pool says. Raises what redis-py raises."""
         connection: redis.asyncio.Connection = pool.make_connection()  # type: ignore[no-untyped-call]
-        await connection.connect()  # type: ignore[no-untyped-call]
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]
+        except BaseException:
+            connection._close()  # type: ignore[no-untyped-call]  # noqa: SLF001  # without waiting: it may be stuck
+            raise
         return cls(connection, on_rest)
 
-    def send(self, batch: list[tuple[bytes, _Reply]]) -> None:
+    def send(self, batch: Iterable[_Asked]) -> None:
         """Send commands whose replies are awaited."""
-        self.waiting.extend(reply for _, reply in batch)
-        self._transport.write(b"".join(packed for packed, _ in batch))
+        self.waiting.extend((reply, due_s) for _, reply, due_s in batch)
+        self._transport.write(b"".join([packed for packed, _, _ in batch]))
+
+    def fail_overdue(self, now_s: float) -> float | None:
+        """Fail those whose time is over; return when the next one's is, or give up if nobody is left."""
+        for reply, due_s in self.waiting:
+            if due_s > now_s:
+                return due_s
+            _fail([reply], TimeoutError("no reply in time"))
+        self.give_up()
+        return None
 
     def give_up(self) -> list[_Reply]:
         """End the connection and return whom it owes a reply."""
+        owed = [reply for reply, _ in self.waiting]
+        self.waiting.clear()
         self.is_lost = True
         self._transport.abort()
         self._connection._close()  # type: ignore[no-untyped-call]  # noqa: SLF001  # without waiting: nobody tells its streams any more
-        owed = list(self.waiting)
-        self.waiting.clear()
         return owed
 
     def data_received(self, data: bytes) -> None:
@@ -185,7 +184,7 @@ class _Link(asyncio.Protocol):
         self._replies.feed(data)
         try:
             while self.waiting and (value := self._replies.gets()) is not _NOT_YET:
-                _settle(self.waiting.popleft(), value)
+                _settle(self.waiting.popleft()[0], value)
         except redis.exceptions.InvalidResponse as error:
             _fail(self.give_up(), error)
         if not self.waiting:
@@ -195,9 +194,8 @@ class _Link(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Tell those who wait."""
-        self.is_lost = True
-        owed = self.give_up()
-        _fail(owed, redis.exceptions.ConnectionError(f"Connection lost: {error or 'closed by the server'}"))
+        gone = redis.exceptions.ConnectionError(f"Connection lost: {error or 'closed by the server'}")
+        _fail(self.give_up(), gone)
         self._on_rest()
 
 

@@ -108,6 +108,29 @@ async def test_a_redis_that_does_not_answer_fails_all_who_wait_and_serves_the_ne
     assert await pipeline.execute(("ECHO", "back")) == b"back"
 
 
+async def test_nobody_is_told_that_time_is_over_sooner_because_of_those_who_asked_before(
+    pipeline: AutoPipeline, redis_engine: RedisEngine
+) -> None:
+    await pipeline.execute(("PING",))
+    loop = asyncio.get_running_loop()
+
+    async def waited_s() -> float:
+        asked_s = loop.time()
+        with pytest.raises(TimeoutError):
+            await pipeline.execute(("PING",))
+        return loop.time() - asked_s
+
+    redis_engine.freeze()
+    callers = []
+    for _ in range(30):  # for as long as three timeouts: in a batch, in the queue, and while it connects
+        callers.append(asyncio.create_task(waited_s()))
+        await asyncio.sleep(TIMEOUT_S / 10)
+    waits = await asyncio.gather(*callers)
+    redis_engine.thaw()
+    assert min(waits) >= TIMEOUT_S - 0.01  # the loop counts whole milliseconds
+    assert await pipeline.execute(("ECHO", "back")) == b"back"
+
+
 async def test_a_killed_redis_fails_all_who_wait_and_serves_the_next_once_it_is_back(
     pipeline: AutoPipeline, redis_engine: RedisEngine
 ) -> None:
