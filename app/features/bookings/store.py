@@ -37,7 +37,8 @@ from app.state.versions import VersionCheck, any_version
 
 _SELECTIVE: Final = frozenset({"number", "reference_key"})
 """Fields of which few bookings share a value."""
-_REACHES: Final = (timedelta(days=1), timedelta(days=30))
+_REACHES: Final = (timedelta(minutes=10), timedelta(hours=8), timedelta(days=10))
+"""How far back a page looks at first, and then: a busy tenant's page is full after the first."""
 _STAFF: Final[frozenset[Role]] = frozenset({"dispatcher", "admin"})
 
 
