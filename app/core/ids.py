@@ -5,25 +5,36 @@ shell would touch. Ids are made by the replica that inserts: 128 bits make a col
 broken disk, and the unique `_id` index turns even that into an error instead of an overwrite.
 """
 
+import hashlib
 import re
 import secrets
 
 _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _BODY_LENGTH = 22
+_BITS = 128
 ID_PATTERN = rf"^[a-z]{{2,4}}_[{_ALPHABET}]{{{_BODY_LENGTH}}}$"
 _ID = re.compile(ID_PATTERN)
 
 
 def new_id(prefix: str) -> str:
     """Return a fresh id such as `ses_4TFxk…`, unguessable and safe in URLs."""
-    number = secrets.randbits(128)
-    letters = []
-    for _ in range(_BODY_LENGTH):
-        number, digit = divmod(number, len(_ALPHABET))
-        letters.append(_ALPHABET[digit])
-    return f"{prefix}_{''.join(letters)}"
+    return _written(prefix, secrets.randbits(_BITS))
+
+
+def derived_id(prefix: str, *parts: str) -> str:
+    """Return the id of what there is one of for these parts: the same ones give the same id, everywhere."""
+    digest = hashlib.sha256("\x00".join((prefix, *parts)).encode()).digest()
+    return _written(prefix, int.from_bytes(digest[: _BITS // 8], "big"))
 
 
 def is_id(text: str, prefix: str) -> bool:
     """Say whether `text` has the shape of an id with that prefix; says nothing about whether it exists."""
     return text.startswith(f"{prefix}_") and _ID.fullmatch(text) is not None
+
+
+def _written(prefix: str, number: int) -> str:
+    letters = []
+    for _ in range(_BODY_LENGTH):
+        number, digit = divmod(number, len(_ALPHABET))
+        letters.append(_ALPHABET[digit])
+    return f"{prefix}_{''.join(letters)}"
