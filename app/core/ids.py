@@ -11,30 +11,28 @@ import secrets
 
 _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _BODY_LENGTH = 22
-_BITS = 128
 ID_PATTERN = rf"^[a-z]{{2,4}}_[{_ALPHABET}]{{{_BODY_LENGTH}}}$"
 _ID = re.compile(ID_PATTERN)
 
 
 def new_id(prefix: str) -> str:
     """Return a fresh id such as `ses_4TFxk…`, unguessable and safe in URLs."""
-    return _written(prefix, secrets.randbits(_BITS))
+    return _spelled(prefix, secrets.randbits(128))
 
 
-def derived_id(prefix: str, *parts: str) -> str:
-    """Return the id of what there is one of for these parts: the same ones give the same id, everywhere."""
-    digest = hashlib.sha256("\x00".join((prefix, *parts)).encode()).digest()
-    return _written(prefix, int.from_bytes(digest[: _BITS // 8], "big"))
+def derived_id(prefix: str, origin: str) -> str:
+    """Return an id that is always the same for the same origin, and as good as never for another one."""
+    return _spelled(prefix, int.from_bytes(hashlib.sha256(origin.encode()).digest()[:16]))
 
 
-def is_id(text: str, prefix: str) -> bool:
-    """Say whether `text` has the shape of an id with that prefix; says nothing about whether it exists."""
-    return text.startswith(f"{prefix}_") and _ID.fullmatch(text) is not None
-
-
-def _written(prefix: str, number: int) -> str:
+def _spelled(prefix: str, number: int) -> str:
     letters = []
     for _ in range(_BODY_LENGTH):
         number, digit = divmod(number, len(_ALPHABET))
         letters.append(_ALPHABET[digit])
     return f"{prefix}_{''.join(letters)}"
+
+
+def is_id(text: str, prefix: str) -> bool:
+    """Say whether `text` has the shape of an id with that prefix; says nothing about whether it exists."""
+    return text.startswith(f"{prefix}_") and _ID.fullmatch(text) is not None

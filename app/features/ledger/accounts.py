@@ -67,7 +67,7 @@ class Account:
     @property
     def id(self) -> str:
         """Its id, which follows from the rest."""
-        return derived_id("acc", self.tenant_id, self.kind, self.owner_id, self.currency)
+        return derived_id("acc", f"{self.tenant_id}:{self.kind}:{self.owner_id}:{self.currency}")
 
     def opened(self, now: datetime) -> Document:
         """Return the document of the account as it is opened: empty, and with a limit of nothing."""
