@@ -23,6 +23,7 @@ from app.features.chat.mcp import router as mcp
 from app.features.chat.routes import router as chat
 from app.features.credit.routes import router as credit
 from app.features.jobs.routes import router as jobs
+from app.features.ledger.routes import router as ledger
 from app.features.operations import docs
 from app.features.operations.routes import router as operations
 from app.features.sessions.routes import router as sessions
@@ -75,6 +76,7 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
         drafts,
         bookings,
         credit,
+        ledger,
         chat,
         jobs,
         cluster,

@@ -18,6 +18,8 @@ from app.features.auth import jobs as auth
 from app.features.bookings import jobs as bookings
 from app.features.chat import jobs as chat
 from app.features.credit import store as credit
+from app.features.ledger import jobs as ledger
+from app.features.ledger import sealing
 from app.state import schedule
 from app.state.job_run import Handler
 from app.state.job_worker import work_on_jobs
@@ -36,7 +38,7 @@ CRON_TABLE: Final[Sequence[Scheduled]] = ()
 
 def handlers(kit: StateKit) -> list[Handler]:
     """Return every feature's handlers."""
-    return [*auth.handlers(kit), *bookings.handlers(kit), *chat.handlers(kit)]
+    return [*auth.handlers(kit), *bookings.handlers(kit), *chat.handlers(kit), *ledger.handlers(kit)]
 
 
 async def work(settings: Settings, stop: asyncio.Event) -> None:
@@ -45,6 +47,7 @@ async def work(settings: Settings, stop: asyncio.Event) -> None:
         tidying = [
             tasks.create_task(kit.locks.sweep_forever()),
             tasks.create_task(kit.idempotency.forget_expired_forever()),
+            tasks.create_task(sealing.look_forever(kit)),
         ]
         _log.info("worker_started")
         await work_on_jobs(kit, stop, handlers=handlers(kit), outboxes=OUTBOXES, table=CRON_TABLE)

@@ -157,20 +157,28 @@ class Idempotency:
         self._metrics.idempotent("reused")
         raise KeyReusedError
 
-    async def insert(self, within: str, document: Document, keyed: Keyed[T] | None, made: T) -> None:
+    async def insert(
+        self,
+        within: str,
+        document: Document,
+        keyed: Keyed[T] | None,
+        made: T,
+        *,
+        insert: Callable[[Document], Awaitable[None]] | None = None,
+    ) -> None:
         """Insert the document that is the whole effect of a request, with the request's key if it has one.
 
-        `within`: one of IN_DOCUMENTS. Raises AlreadyDoneError, KeyReusedError, and DuplicateKeyError of any
-        other index, which then is not the work of a twin.
+        `within`: one of IN_DOCUMENTS. `insert` does it where something else must be there with it or not at
+        all: in a transaction, and it raises DuplicateKeyError as the insert itself does. Raises
+        AlreadyDoneError, KeyReusedError, what `insert` raises, and DuplicateKeyError of any other index,
+        which then is not the work of a twin.
         """
-        rows = self._mongo.collection(within)
         if keyed is not None:
             entry = {"key": keyed.claim.key, **self._entry(keyed.claim, keyed.answer_of(made))}
             document = {**document, FIELD: entry}
         while True:
             try:
-                async with self._mongo.guard(f"{within}.insert"):
-                    await rows.insert_one(document)
+                await (insert(document) if insert else self._insert(within, document))
             except DuplicateKeyError as error:
                 if keyed is None:
                     raise
@@ -255,6 +263,10 @@ class Idempotency:
                 return
             async with self._mongo.guard("idempotency.forget"):
                 await rows.update_many({"_id": {"$in": ids}, **over}, {"$unset": {FIELD: ""}})
+
+    async def _insert(self, within: str, document: Document) -> None:
+        async with self._mongo.guard(f"{within}.insert"):
+            await self._mongo.collection(within).insert_one(document)
 
     async def _run_keyed(self, keyed: Keyed[T], work: Work[T], session: ClientSession) -> T:
         """Insert the key first: a twin that is done, or at it, is met before its effect is."""

@@ -1,8 +1,10 @@
 """What may go wrong with a booking, beyond what may go wrong anywhere."""
 
 from collections.abc import Sequence
+from decimal import Decimal
 
-from app.core.errors import ConflictError
+from app.core.errors import ConflictError, ValidationFailedError
+from app.core.money import minor_digits
 
 
 class InvalidTransitionError(ConflictError):
@@ -30,3 +32,26 @@ class DraftSubmittedError(ConflictError):
             f"This draft was submitted and is booking {booking_id} now. Nothing was saved.",
             extra={"booking_id": booking_id},
         )
+
+
+class CreditRefusedError(ValidationFailedError):
+    """The customer's credit line does not leave the price of the booking."""
+
+    def __init__(self, *, price_minor: int, remaining_minor: int | None, currency: str) -> None:
+        """`remaining_minor` is None if there is no credit line in this currency."""
+        message = (
+            f"needs a credit line in {currency}, and there is none; choose prepaid"
+            if remaining_minor is None
+            else f"the price is {_amount(price_minor, currency)}, and of the credit line "
+            f"{_amount(remaining_minor, currency)} is left; choose prepaid"
+        )
+        super().__init__(
+            "The request breaks a rule; 'errors' says where.",
+            errors=[{"field": "payment", "message": message}],
+        )
+
+
+def _amount(amount_minor: int, currency: str) -> str:
+    """Return 12.50 EUR."""
+    digits = minor_digits(currency)
+    return f"{Decimal(amount_minor).scaleb(-digits):.{digits}f} {currency}"

@@ -8,15 +8,15 @@ Guarantees
 - No limit is passed: each debit is an `$inc` whose filter asks for what remains, so the store decides,
   whoever races. A refusal writes nothing.
 - A transfer's id is its cause: it is recorded once. A hold ends once: `pending_id` is unique.
-- Debits equal credits in each transfer, hence the balances of a tenant and currency sum up to nothing in every
-  snapshot.
+- Debits equal credits in each transfer, hence the balances of a tenant and currency sum up to nothing in
+  every snapshot.
 
 Does not guarantee an order of the chain beyond what `sealing` says, nor that accounts were not changed by
 other hands: `verification` finds that out.
 
-Transactions that touch one account at the same moment run into each other and are tried again (`transactions`):
-the price of a balance that is always right. The accounts of a tenant that all its customers' transfers touch
-(`freight_revenue`, `payout_clearing`) are debited or credited by deliveries and payouts only, not by holds.
+Transactions that touch one account at the same moment run into each other and are tried again
+(`transactions`): the price of a balance that is always right. The accounts that all customers of a tenant
+share (`freight_revenue`, `payout_clearing`) are touched by deliveries and payouts only, not by holds.
 
 Cost: one insert and one update an account. MongoDB gone: StoreUnavailableError; Redis is not involved.
 Sources: TigerBeetle's data model (two-phase transfers, debits and credits); L. Pacioli, "Summa", 1494.
@@ -29,7 +29,6 @@ from typing import Final
 
 from pymongo.errors import DuplicateKeyError
 
-from app.core.errors import NotFoundError
 from app.core.moments import to_the_millisecond
 from app.features.ledger.accounts import LIMITED, Account
 from app.features.ledger.errors import InsufficientCreditError, TransferRepeatedError
@@ -41,8 +40,11 @@ ACCOUNTS: Final = "ledger_accounts"
 TRANSFERS: Final = "ledger_transfers"
 
 
-class AccountMissingError(RuntimeError):
-    """A transfer names an account that was never opened, or a hold that was never made. A mistake in the code."""
+class BrokenLedgerError(RuntimeError):
+    """A transfer names an account that was never opened, or a hold that was never made.
+
+    A mistake in the code, not in a request.
+    """
 
 
 class Ledger:
@@ -95,10 +97,10 @@ class Ledger:
             await self._apply(transfer, account_id, change, session)
 
     async def get_hold(self, tenant_id: str, hold_id: str, session: ClientSession) -> Transfer:
-        """Return a hold of the tenant. Raises NotFoundError."""
+        """Return a hold of the tenant. Raises BrokenLedgerError if there is none."""
         row = await self._transfers.find_one({"_id": hold_id, "tenant_id": tenant_id}, session=session)
         if row is None:
-            raise NotFoundError
+            raise BrokenLedgerError(f"there is no {hold_id}")
         return Transfer.from_document(row)
 
     async def _apply(
@@ -124,7 +126,7 @@ class Ledger:
         if result.matched_count == 1:
             return
         if "remaining_minor" not in guards:
-            raise AccountMissingError(f"{transfer.id}: {account_id}")
+            raise BrokenLedgerError(f"{transfer.id}: there is no {account_id}")
         row = await self._accounts.find_one(account, {"remaining_minor": 1}, session=session)
         raise InsufficientCreditError(
             wanted_minor=-change.remaining_minor,

@@ -6,20 +6,20 @@ through. They commit unsealed, and one kind of job, `ledger.seal`, appends what 
 Guarantees
 - A transfer that was committed is in the chain within about 2 s, 5 s at the most, while a worker lives.
   Should the one that seals die or freeze, its lease (LEASE_S) and the rescue come on top.
-- A chain never forks and no transfer is in it twice: the seals of a batch and the move of the head, by compare-and-set, are one
-  transaction; (chain, seq) is unique. Of two who seal at once, one commits, and one who was killed or frozen
-  midway commits nothing: its session is ended (`processes`).
+- A chain never forks and no transfer is in it twice: the seals of a batch and the move of the head, by
+  compare-and-set, are one transaction; (chain, seq) is unique. Of two who seal at once, one commits, and one
+  who was killed or frozen midway commits nothing: its session is ended (`processes`).
 
 Does not guarantee an order of entries beyond that of sealing: those of one batch are sorted by date, which is
 of the replica that recorded them.
 
 Who enqueues it: every worker looks each LOOK_S for tenants with something unsealed, by a sparse index that
 holds nothing else, and enqueues a job a tenant, under a key. So a transfer costs nothing more than itself, an
-idle system a read of an empty index and not one job, and a busy tenant a job each LOOK_S at most. See decision
-15 for what else was thought of.
+idle system a read of an empty index and not one job, and a busy tenant a job each LOOK_S at most. See
+decision 15 for what else was thought of.
 
-Document in `ledger_chains`: {_id tenant_id, seq, hash, sealed_at}. Cost: a read, an update an entry and one of
-the head, a transaction for BATCH entries. MongoDB gone: sealed later.
+Document in `ledger_chains`: {_id tenant_id, seq, hash, sealed_at}. Cost: a transaction for BATCH entries, of
+two reads, an update an entry and one of the head. MongoDB gone: sealed later.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from functools import partial
 from typing import Final
 
 from pymongo import UpdateOne
-from pymongo.errors import PyMongoError
+from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from app.core.errors import ConflictError, StoreUnavailableError
 from app.core.moments import to_the_millisecond
@@ -83,21 +83,41 @@ async def look(kit: StateKit) -> int:
 
 async def seal(kit: StateKit, tenant_id: str) -> int:
     """Seal what a tenant has unsealed and return how much that was. Raises as `Transactions.run` does."""
+    await _begin_chain(kit, tenant_id)
     count = 0
     for _ in range(_BATCHES_MAX):
-        sealed_now = 0
-        with suppress(_OvertakenError):
+        try:
             sealed_now = await kit.transactions.run(partial(_seal_batch, kit, tenant_id))
+        except _OvertakenError:
+            break  # they go on with it
         count += sealed_now
         if sealed_now < BATCH:
             break
     return count
 
 
+async def head_of(kit: StateKit, tenant_id: str, session: ClientSession = None) -> Head:
+    """Return the end of a tenant's chain, as the transaction sees it if there is one."""
+    row = await kit.mongo.collection(CHAINS).find_one({"_id": tenant_id}, session=session)
+    return Head.genesis(tenant_id) if row is None else Head(row["seq"], row["hash"])
+
+
+async def _begin_chain(kit: StateKit, tenant_id: str) -> None:
+    """Have a chain to append to. Not in the transaction, which would make the collection as well."""
+    chains = kit.mongo.collection(CHAINS)
+    async with kit.mongo.guard("ledger_chains.find"):
+        row = await chains.find_one({"_id": tenant_id}, {"_id": 1})
+    if row is None:
+        genesis = Head.genesis(tenant_id)
+        new = {"_id": tenant_id, "seq": genesis.seq, "hash": genesis.hash, "sealed_at": None}
+        with suppress(DuplicateKeyError):
+            async with kit.mongo.guard("ledger_chains.insert"):
+                await chains.insert_one(new)
+
+
 async def _seal_batch(kit: StateKit, tenant_id: str, session: ClientSession) -> int:
     transfers, chains = kit.mongo.collection(TRANSFERS), kit.mongo.collection(CHAINS)
-    row = await chains.find_one({"_id": tenant_id}, session=session)
-    before = head = Head.from_document(tenant_id, row)
+    before = head = await head_of(kit, tenant_id, session)
     found = transfers.find({"unsealed.chain": tenant_id}, session=session)
     rows = await found.sort([("unsealed.since", 1), ("_id", 1)]).limit(BATCH).to_list(None)
     if not rows:
@@ -109,13 +129,9 @@ async def _seal_batch(kit: StateKit, tenant_id: str, session: ClientSession) -> 
         unsealed = {"_id": transfer["_id"], "unsealed.chain": tenant_id}
         updates.append(UpdateOne(unsealed, {"$set": {"seal": seal_of_it}, "$unset": {"unsealed": ""}}))
     result = await transfers.bulk_write(updates, session=session)
+    as_read = {"_id": tenant_id, "seq": before.seq, "hash": before.hash}
     new: Document = {"seq": head.seq, "hash": head.hash, "sealed_at": now}
-    if row is None:
-        await chains.insert_one({"_id": tenant_id, **new}, session=session)
-        moved = True
-    else:
-        as_read = {"_id": tenant_id, "seq": before.seq, "hash": before.hash}
-        moved = (await chains.update_one(as_read, {"$set": new}, session=session)).matched_count == 1
-    if not moved or result.matched_count != len(rows):
+    moved = await chains.update_one(as_read, {"$set": new}, session=session)
+    if moved.matched_count != 1 or result.matched_count != len(rows):
         raise _OvertakenError("The chain has grown meanwhile.")
     return len(rows)

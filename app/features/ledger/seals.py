@@ -37,11 +37,6 @@ class Head:
         """Return the end of a chain that has not begun."""
         return cls(0, hashlib.sha256(f"cargoflow-ledger:{tenant_id}".encode()).hexdigest())
 
-    @classmethod
-    def from_document(cls, tenant_id: str, row: Mapping[str, Any] | None) -> Self:
-        """Read what is stored of a tenant's chain, if anything is."""
-        return cls.genesis(tenant_id) if row is None else cls(row["seq"], row["hash"])
-
 
 def sealed(row: Mapping[str, Any], head: Head, *, chain: str, at: datetime) -> tuple[Document, Head]:
     """Return the seal that puts a transfer behind the end of the chain, and the new end."""

@@ -1,4 +1,4 @@
-"""What the ledger records of the business: credit that is granted, freight on credit, loans that are paid out.
+"""What the ledger records of the business: credit that is granted, freight on credit, loans paid out.
 
 `grant` is a transaction of its own and may be repeated. The others belong into the transaction of what causes
 them: a booking that is made, delivered or cancelled; a payout whose outcome is recorded.
@@ -68,9 +68,7 @@ async def grant(kit: StateKit, approved: Claim) -> bool:
             currency=approved.currency,
             user_id=approved.user_id,
             subject_id=approved.subject_id,
-            raises=tuple(
-                LimitRaise(account.id, account.kind, approved.amount_minor) for account in limited
-            ),
+            raises=tuple(LimitRaise(account.id, account.kind, approved.amount_minor) for account in limited),
         )
     )
 
@@ -99,7 +97,7 @@ async def end_hold(
 ) -> None:
     """Post the hold of a booking that was delivered, or void that of one that was cancelled.
 
-    Raises NotFoundError if there is no such hold, TransferRepeatedError if it has ended.
+    Raises BrokenLedgerError if there is no such hold, TransferRepeatedError if it has ended.
     """
     ledger = Ledger(kit)
     held = await ledger.get_hold(tenant_id, _hold_id(booking_id), session)

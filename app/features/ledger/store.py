@@ -1,8 +1,8 @@
 """The queries of the ledger's readers.
 
 Tenant and, unless the ledger's staff ask, the customer are in every filter (`scope_of`). What an index serves
-stands in a `$match` of its own (see `mongo.one_page`); the indexes are in `state.feature_indexes`. Reads O(1),
-pages O(page). When MongoDB is gone: StoreUnavailableError.
+stands in a `$match` of its own (see `mongo.one_page`); the indexes are in `state.feature_indexes`. Reads
+O(1), pages O(page). When MongoDB is gone: StoreUnavailableError.
 """
 
 from dataclasses import dataclass

@@ -12,7 +12,7 @@ are moved.
 
 | kind | id | does |
 |---|---|---|
-| `grant` | `grant:{application}` | raises the limits of the customer's credit line and of the loan; moves nothing |
+| `grant` | `grant:{application}` | raises the limits of credit line and loan; moves nothing |
 | `hold` | `hold:{booking}` | announces the price of a booking: debit credit line, credit freight revenue |
 | `post` | `post:{booking}` | the freight was delivered: what was announced happens |
 | `void` | `void:{booking}` | the booking was cancelled: it won't happen |
@@ -131,7 +131,10 @@ class Transfer:
             **pending,
             "postings": [asdict(posting) for posting in self.postings],
             "raises": [asdict(raised) for raised in self.raises],
-            "account_ids": sorted({side.account_id for side in (*self.postings, *self.raises)}),
+            "account_ids": sorted(
+                {posting.account_id for posting in self.postings}
+                | {raised.account_id for raised in self.raises}
+            ),
             "created_at": created_at,
         }
 
@@ -180,7 +183,7 @@ def _parts(transfer: Transfer) -> Iterable[tuple[str, Change]]:
 
 
 def _change_of(kind: Kind, posting: Posting) -> Change:
-    """Return what one posting adds. A hold is known to the side it is a promise of: the one that is debited."""
+    """Return what one posting adds. A hold is kept by the side that promises it: the one that is debited."""
     amount, debit = posting.amount_minor, posting.direction == "debit"
     change = Change(posting.account_kind)
     if kind in {"hold", "post", "void"} and debit:
