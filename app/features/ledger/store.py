@@ -6,7 +6,7 @@ O(1), pages O(page). When MongoDB is gone: StoreUnavailableError.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from app.core.errors import NotFoundError
@@ -21,6 +21,10 @@ STAFF: Final[tuple[Role, ...]] = ("admin", "underwriter")
 """Who sees all of their tenant's ledger. Everybody else sees what is theirs."""
 LINES_MAX: Final = 20
 """Credit lines of one user: one a currency."""
+_MOMENT: Final = timedelta(milliseconds=1)
+"""Dates are whole ones. `$gt` of the one before stands for `$gte`, with which the local cluster's engine
+misses the boundary where the range is not the last part of an index.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,7 @@ class EntryFilters:
         """Return a filter that an index serves, and what else must hold."""
         narrow = {"account_ids": self.account_id} if self.account_id else scope
         created = {
-            **({} if self.since is None else {"$gte": self.since}),
+            **({} if self.since is None else {"$gt": self.since - _MOMENT}),
             **({} if self.until is None else {"$lt": self.until}),
         }
         indexed: Document = {"tenant_id": scope["tenant_id"], **narrow}

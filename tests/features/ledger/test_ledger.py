@@ -138,7 +138,8 @@ def test_what_does_not_balance_is_no_transfer() -> None:
 async def test_a_hold_that_was_never_made_and_an_account_never_opened_are_mistakes(kit: StateKit) -> None:
     with pytest.raises(BrokenLedgerError):
         await end_hold(kit, "post", claim())
-    first, second = (Account.of_tenant(kind, tenant_id=TENANT, currency="EUR") for kind in ("freight_revenue", "payout_clearing"))  # fmt: skip
+    never_opened = claim()
+    revenue, clearing = never_opened.freight_revenue, never_opened.payout_clearing
     with pytest.raises(BrokenLedgerError):
-        await Ledger(kit).make(moved(first, second, 1, "t"))
+        await Ledger(kit).make(moved(revenue, clearing, 1, "t"))
     assert await transfers(kit) == []

@@ -71,4 +71,3 @@ async def test_every_tenant_has_a_chain_of_its_own(kit: StateKit) -> None:
     reports = [await verify(kit, tenant_id) for tenant_id in ("ten_a", "ten_b")]
     assert [(report.ok, report.entries) for report in reports] == [(True, 1)] * 2
     assert reports[0].head_hash != reports[1].head_hash
-

@@ -54,40 +54,39 @@ async def test_a_ledger_nobody_touched_is_right(ledger: StateKit) -> None:
 
 async def test_a_ledger_that_has_not_begun_is_right(kit: StateKit) -> None:
     report = await verify(kit, "ten_new")
-    assert (report.ok, report.complete, report.entries, report.unsealed, report.accounts) == (True, True, 0, 0, 0)
+    assert (report.ok, report.complete, report.entries, report.unsealed, report.accounts) == (
+        True,
+        True,
+        0,
+        0,
+        0,
+    )
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"postings.0.amount_minor": 701},
-        {"postings.0.amount_minor": 700.5},
-        {"postings.0.direction": "credit"},
-        {"postings.1.account_id": "acc_x"},
-        {"postings": "gone"},
-        {"kind": "post"},
-        {"currency": "USD"},
-        {"user_id": "usr_b"},
-        {"subject_id": "bkg_x"},
-        {"tenant_id": "ten_b"},
-        {"account_ids": []},
-        {"raises": [{"account_id": "acc_x", "account_kind": "loan", "amount_minor": 1}]},
-        {"pending_id": "hold:x"},
-        {"seal.hash": "0" * 64},
-        {"seal.prev_hash": "0" * 64},
-        {"note": "an innocent addition"},
-        {"seal.note": "another one"},
-    ],
-)  # fmt: skip
-async def test_any_change_of_an_entry_is_located(ledger: StateKit, changes: dict[str, Any]) -> None:
-    before = await entry(ledger, 5)
-    await change(ledger, 5, changes)
-    report = await verify(ledger, TENANT)
-    assert not report.ok
-    assert report.first_bad is not None
-    assert (report.first_bad.why, report.first_bad.seq) == ("content_changed", 5)
-    assert report.first_bad.id == before["_id"]
-    assert (report.entries, report.through) == (4, 4)
+STRUCTURAL: list[dict[str, Any]] = [
+    {"postings.0.amount_minor": 700.5},
+    {"postings": "gone"},
+    {"account_ids": []},
+    {"raises": [{"account_id": "acc_x", "account_kind": "loan", "amount_minor": 1}]},
+    {"pending_id": "hold:x"},
+    {"note": "an innocent addition"},
+    {"seal.note": "another one"},
+    {"unsealed": {"chain": TENANT, "since": None}},
+    {"created_at": "2026-01-31T10:00:00.000Z"},
+]
+
+
+async def test_any_change_of_the_shape_of_an_entry_is_located(ledger: StateKit) -> None:
+    transfers = ledger.mongo.collection("ledger_transfers")
+    original = await entry(ledger, 5)
+    for changes in STRUCTURAL:
+        await transfers.update_one({"_id": original["_id"]}, {"$set": changes})
+        report = await verify(ledger, TENANT)
+        assert report.first_bad is not None, changes
+        found = (report.first_bad.why, report.first_bad.seq, report.first_bad.id)
+        assert found == ("content_changed", 5, original["_id"]), changes
+        assert (report.ok, report.entries, report.through) == (False, 4, 4)
+        await transfers.replace_one({"_id": original["_id"]}, original)
 
 
 async def test_every_byte_of_an_entry_counts(ledger: StateKit) -> None:
@@ -120,7 +119,8 @@ async def test_every_byte_of_an_entry_counts(ledger: StateKit) -> None:
 async def test_an_entry_that_is_gone_or_moved_is_missed_where_it_was(ledger: StateKit) -> None:
     gone = await entry(ledger, 4)
     transfers = ledger.mongo.collection("ledger_transfers")
-    for changed in ({**gone, "seal": {**gone["seal"], "seq": 99}}, {**gone, "seal": {**gone["seal"], "chain": "x"}}, None):  # fmt: skip
+    elsewhere = [{**gone, "seal": {**gone["seal"], **place}} for place in ({"seq": 99}, {"chain": "x"})]
+    for changed in (*elsewhere, None):
         await transfers.delete_one({"_id": gone["_id"]})
         if changed is not None:
             await transfers.insert_one(changed)
@@ -142,21 +142,33 @@ async def test_entries_that_changed_places_are_told(ledger: StateKit) -> None:
     assert (report.first_bad.why, report.first_bad.seq) == ("out_of_order", 6)
 
 
-@pytest.mark.parametrize(("seq", "why"), [(ENTRIES - 1, "head_mismatch"), (ENTRIES + 3, "missing")])
-async def test_a_head_that_was_moved_is_told(ledger: StateKit, seq: int, why: str) -> None:
-    await ledger.mongo.collection("ledger_chains").update_one({"_id": TENANT}, {"$set": {"seq": seq}})
-    report = await verify(ledger, TENANT)
-    assert report.first_bad is not None
-    assert report.first_bad.why == why
+async def test_a_head_that_was_moved_is_told(ledger: StateKit) -> None:
+    chains = ledger.mongo.collection("ledger_chains")
+    for seq, why in ((ENTRIES - 1, "head_mismatch"), (ENTRIES + 3, "missing")):
+        await chains.update_one({"_id": TENANT}, {"$set": {"seq": seq}})
+        report = await verify(ledger, TENANT)
+        assert report.first_bad is not None
+        assert report.first_bad.why == why
 
 
-@pytest.mark.parametrize("name", ["balance_minor", "held_minor", "limit_minor", "remaining_minor"])
-async def test_an_account_that_is_not_the_sum_of_its_transfers_is_named(ledger: StateKit, name: str) -> None:
+async def test_an_account_that_is_not_the_sum_of_its_transfers_is_named(ledger: StateKit) -> None:
     line = claim().credit_line.id
-    await ledger.mongo.collection("ledger_accounts").update_one({"_id": line}, {"$inc": {name: 1}})
-    report = await verify(ledger, TENANT)
+    accounts = ledger.mongo.collection("ledger_accounts")
+    for name in ("balance_minor", "held_minor", "limit_minor", "remaining_minor"):
+        await accounts.update_one({"_id": line}, {"$inc": {name: 1}})
+        await _names_the_account(ledger, line, name)
+        await accounts.update_one({"_id": line}, {"$inc": {name: -1}})
+    assert (await verify(ledger, TENANT)).ok
+
+
+async def _names_the_account(kit: StateKit, line: str, name: str) -> None:
+    report = await verify(kit, TENANT)
     assert report.first_bad is not None
-    assert (report.first_bad.why, report.first_bad.id, report.first_bad.seq) == ("account_mismatch", line, None)
+    assert (report.first_bad.why, report.first_bad.id, report.first_bad.seq) == (
+        "account_mismatch",
+        line,
+        None,
+    )
     assert name in report.first_bad.detail
     assert report.entries == ENTRIES
 
