@@ -11,6 +11,9 @@ Two forms, and which one is a matter of what the effect is:
 - *Transaction*: a row in `idempotency_keys` is inserted first and in the transaction of the effect, whatever
   that consists of; `transaction=lock.write` puts it into a write under a lock.
 
+An effect that goes on after its first commit (a payment whose gateway has yet to answer) may `revise` the
+answer in a later one, or `forget` the key if it takes itself back.
+
 Nothing is claimed beforehand. Either the effect and its answer are committed together, or there is neither,
 so a replica that dies leaves nothing to free, and only what succeeded is ever replayed.
 
@@ -239,6 +242,18 @@ class Idempotency:
             await self.run(keyed, work)
             return True
         return False
+
+    async def revise(self, key: str, answer: Answer, session: ClientSession) -> None:
+        """Replace the answer that is kept under a scoped key, in a transaction; nothing if it has expired.
+
+        For an effect that goes on after its first commit: who repeats the request wants to know how it ended.
+        """
+        changes = {"status": answer.status, "body": answer.body, "headers": dict(answer.headers)}
+        await self._rows.update_one({"_id": key}, {"$set": changes}, session=session)
+
+    async def forget(self, key: str, session: ClientSession) -> None:
+        """Let go of a scoped key in a transaction that takes its effect back: the next one is a first one."""
+        await self._rows.delete_one({"_id": key}, session=session)
 
     async def forget_expired_forever(self) -> None:
         """Every TIDY_S, remove expired keys from the documents that carry them. Runs in a worker's tasks."""

@@ -1,10 +1,9 @@
 """What may go wrong with a booking, beyond what may go wrong anywhere."""
 
 from collections.abc import Sequence
-from decimal import Decimal
 
 from app.core.errors import ConflictError, ValidationFailedError
-from app.core.money import minor_digits
+from app.core.money import written
 
 
 class InvalidTransitionError(ConflictError):
@@ -42,16 +41,10 @@ class CreditRefusedError(ValidationFailedError):
         message = (
             f"needs a credit line in {currency}, and there is none; choose prepaid"
             if remaining_minor is None
-            else f"the price is {_amount(price_minor, currency)}, and of the credit line "
-            f"{_amount(remaining_minor, currency)} is left; choose prepaid"
+            else f"the price is {written(price_minor, currency)}, and of the credit line "
+            f"{written(remaining_minor, currency)} is left; choose prepaid"
         )
         super().__init__(
             "The request breaks a rule; 'errors' says where.",
             errors=[{"field": "payment", "message": message}],
         )
-
-
-def _amount(amount_minor: int, currency: str) -> str:
-    """Return 12.50 EUR."""
-    digits = minor_digits(currency)
-    return f"{Decimal(amount_minor).scaleb(-digits):.{digits}f} {currency}"

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import orjson
 
-from app.core.money import minor_digits
+from app.core.money import written
 from app.features.chat.documents import Call
 from app.features.chat.models import Calls, Part, Prompt
 from app.features.chat.questions import Request, understand
@@ -120,8 +120,7 @@ _SENTENCES: Final = {
 
 
 def _money(money: Mapping[str, Any]) -> str:
-    digits = minor_digits(money["currency"])
-    return f"{money['amount_minor'] / 10**digits:,.{digits}f} {money['currency']}"
+    return written(money["amount_minor"], money["currency"])
 
 
 def _words(code: str) -> str:

@@ -75,12 +75,18 @@ class Ledger:
         try:
             await self._transactions.run(partial(self.record, transfer))
         except TransferRepeatedError:
-            async with self._mongo.guard("ledger.find_transfer"):
-                row = await self._transfers.find_one({"_id": transfer.id})
-            if row is None or Transfer.from_document(row) != transfer:
+            if not await self.is_made(transfer):
                 raise
             return False
         return True
+
+    async def is_made(self, transfer: Transfer) -> bool:
+        """Say whether a transfer is recorded. Raises TransferRepeatedError if another one has its id."""
+        async with self._mongo.guard("ledger.find_transfer"):
+            row = await self._transfers.find_one({"_id": transfer.id})
+        if row is not None and Transfer.from_document(row) != transfer:
+            raise TransferRepeatedError(transfer.id)
+        return row is not None
 
     async def record(self, transfer: Transfer, session: ClientSession) -> None:
         """Record a transfer in a transaction, which must not go on if this raises.

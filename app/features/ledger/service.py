@@ -59,18 +59,19 @@ async def grant(kit: StateKit, approved: Claim) -> bool:
     """
     ledger = Ledger(kit)
     limited = (approved.credit_line, approved.loan)
-    await ledger.open([*limited, approved.freight_revenue, approved.payout_clearing])
-    return await ledger.make(
-        Transfer(
-            id=f"grant:{approved.subject_id}",
-            tenant_id=approved.tenant_id,
-            kind="grant",
-            currency=approved.currency,
-            user_id=approved.user_id,
-            subject_id=approved.subject_id,
-            raises=tuple(LimitRaise(account.id, account.kind, approved.amount_minor) for account in limited),
-        )
+    transfer = Transfer(
+        id=f"grant:{approved.subject_id}",
+        tenant_id=approved.tenant_id,
+        kind="grant",
+        currency=approved.currency,
+        user_id=approved.user_id,
+        subject_id=approved.subject_id,
+        raises=tuple(LimitRaise(account.id, account.kind, approved.amount_minor) for account in limited),
     )
+    if await ledger.is_made(transfer):
+        return False
+    await ledger.open([*limited, approved.freight_revenue, approved.payout_clearing])
+    return await ledger.make(transfer)
 
 
 async def hold(kit: StateKit, price: Claim, session: ClientSession) -> None:
