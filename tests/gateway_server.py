@@ -18,8 +18,8 @@ from typing import Any, Literal
 Behaviour = Literal[
     "pay", "lose", "fail", "refuse", "pending", "silent", "rubbish", "endless", "unauthorized", "busy"
 ]
-"""`lose`: pays and hangs up. `fail`: 500, nothing paid. `pending`: 202, and it has paid. `silent`: says nothing
-until the other side gives up, and pays then. `busy`: 429.
+"""`lose`: pays and hangs up. `fail`: 500, nothing paid. `pending`: 202, and it has paid. `silent`: says
+nothing until the other side gives up, and pays then. `busy`: 429.
 """
 _STATUSES: dict[Behaviour, int] = {"fail": 500, "unauthorized": 401, "busy": 429}
 
@@ -65,7 +65,7 @@ class GatewayServer:
         if behaviour == "silent":
             await reader.read()
         if behaviour in {"pay", "lose", "pending", "silent", "rubbish"} and order["key"] not in self.paid:
-            payment = {"id": f"pay_{random.getrandbits(64):x}", "status": "paid", **order}  # noqa: S311  # a name
+            payment = {"id": f"pay_{random.getrandbits(64):x}", "status": "paid", **order}
             self.paid[order["key"]] = payment
         if behaviour in _STATUSES:
             await self._answer(writer, _STATUSES[behaviour], {"error": "secret detail"})

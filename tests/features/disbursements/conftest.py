@@ -1,4 +1,4 @@
-"""Those who review and those who apply, a gateway that behaves as told, and an application that pays by it."""
+"""Those who review and who apply, a gateway that behaves as told, and an application that pays by it."""
 
 from collections.abc import AsyncIterator
 
