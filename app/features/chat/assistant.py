@@ -21,7 +21,8 @@ HELP: Final = """I'm CargoFlow's built-in assistant: no language model, but I un
 - "Where is BK-7K3M-9QTX?": the status of a booking
 - "List my bookings", or "list my delivered bookings"
 - "What does 8400 kg from Hamburg to Turin cost, reefer, on 2026-12-01?": a price
-- "Show my addresses": your address book"""
+- "Show my addresses": your address book
+- "How much credit do I have?": your credit lines"""
 _NOT_UNDERSTOOD: Final = "I did not understand that.\n\n"
 _WHICH_WEIGHT: Final = (
     'For a price I need the weight as well, such as "8400 kg from Hamburg to Turin". '
@@ -111,11 +112,22 @@ def _addresses(result: Mapping[str, Any]) -> str:
     return "\n".join(["Your address book:", *rows, *(["There are more."] if result["more"] else [])])
 
 
+def _credit(result: Mapping[str, Any]) -> str:
+    if not result["credit_lines"]:
+        return "You have no credit line. Apply for credit; it is there once that is approved."
+    return "\n".join(
+        f"{_money(line['available'])} of your credit line of {_money(line['limit'])} is available: "
+        f"{_money(line['used'])} is used, and {_money(line['held'])} is held for bookings under way."
+        for line in result["credit_lines"]
+    )
+
+
 _SENTENCES: Final = {
     "get_booking": _booking,
     "list_bookings": _bookings,
     "quote": _quote,
     "my_addresses": _addresses,
+    "my_credit": _credit,
 }
 
 

@@ -11,6 +11,7 @@ READ_CHARACTERS: Final = 400
 _NUMBER: Final = re.compile(r"\bBK-?[0-9A-Z]{4}-?[0-9A-Z]{4}\b|\bbkg_\w{22}\b", re.IGNORECASE)
 _HELP: Final = re.compile(r"\b(help|what can you do|who are you|hello|hi)\b", re.IGNORECASE)
 _ADDRESSES: Final = re.compile(r"\baddress(es)?( book)?\b", re.IGNORECASE)
+_CREDIT: Final = re.compile(r"\b(credit|owe)\b", re.IGNORECASE)
 _BOOKINGS: Final = re.compile(r"\b(bookings?|shipments?|loads?|orders?|freight)\b", re.IGNORECASE)
 _STATUS: Final = re.compile(
     r"\b(booked|assigned|picked[ _]up|in[ _]transit|delivered|closed|cancelled|canceled)\b", re.IGNORECASE
@@ -54,6 +55,8 @@ def understand(question: str) -> Request:
         return _quote(question, route)
     if _ADDRESSES.search(question):
         return Request("addresses", "my_addresses")
+    if _CREDIT.search(question) and not _BOOKINGS.search(question):
+        return Request("credit", "my_credit")
     if _BOOKINGS.search(question):
         status = _STATUS.search(question)
         return Request("bookings", "list_bookings", {"status": _status(status[0])} if status else {})

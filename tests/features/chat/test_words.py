@@ -22,6 +22,9 @@ from app.features.chat.runs import title_of
         ("which loads are in transit?", "list_bookings", {"status": "in_transit"}),
         ("show my canceled shipments", "list_bookings", {"status": "cancelled"}),
         ("Show my addresses", "my_addresses", {}),
+        ("How much credit do I have?", "my_credit", {}),
+        ("what do I owe", "my_credit", {}),
+        ("bookings on credit", "list_bookings", {}),
         (
             "What does 8400 kg from Hamburg to Turin cost, reefer, on 2026-12-01?",
             "quote",
