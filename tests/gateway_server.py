@@ -94,8 +94,8 @@ class GatewayServer:
 
 
 @asynccontextmanager
-async def gateway_server() -> AsyncIterator[GatewayServer]:
-    """Run one for the length of the block."""
+async def gateway_server(port: int = 0) -> AsyncIterator[GatewayServer]:
+    """Run one for the length of the block, on a free port unless one is named."""
     gateway = GatewayServer()
     connections: set[asyncio.Task[Any]] = set()
 
@@ -110,7 +110,7 @@ async def gateway_server() -> AsyncIterator[GatewayServer]:
         finally:
             connections.discard(task)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", port)
     gateway.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield gateway
