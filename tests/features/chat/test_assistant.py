@@ -91,7 +91,7 @@ async def test_it_shows_the_caller_s_own_addresses(api: httpx.AsyncClient, app_k
 
 
 async def test_it_shows_the_caller_s_own_credit(
-    api: httpx.AsyncClient, app_kit: StateKit, me: Person, booking_of: BookingOf
+    api: httpx.AsyncClient, app_kit: StateKit, me: Person
 ) -> None:
     assert (await ask(api, "How much credit do I have?")).startswith("You have no credit line.")
     owner = {"tenant_id": me.account.tenant_id, "user_id": me.account.id}
