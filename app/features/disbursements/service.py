@@ -19,7 +19,7 @@ Guarantees
 - A request that is repeated with its key gets the answer as it is by then: 202 while open, 201 once paid, and
   202 with the state `refused` if that came out later. One that was told of the refusal itself is a first one
   again. Without a key, or with another one, a loan that was asked for is `409 invalid_transition`, and one
-  that is being paid at this moment `409 lock_held`.
+  that somebody is just about to intend `409 lock_held`.
 
 Does not guarantee that a gateway which refuses and pays anyway is caught at once: the next attempt finds it,
 under the same key, and the bank statement does.
@@ -34,11 +34,15 @@ from app.core.errors import ConflictError, StoreUnavailableError
 from app.core.moments import to_the_millisecond
 from app.core.money import written
 from app.features.credit import service as credit
-from app.features.credit import transitions
 from app.features.credit.documents import actor_of
+from app.features.credit.errors import InvalidTransitionError
 from app.features.credit.store import ApplicationStore, scope_of
 from app.features.disbursements.documents import claim_of, new_disbursement, order_of, shown
-from app.features.disbursements.errors import GatewayNotConfiguredError, PaymentFailedError
+from app.features.disbursements.errors import (
+    GatewayNotConfiguredError,
+    NotPayableError,
+    PaymentFailedError,
+)
 from app.features.disbursements.gateway import AnswerOpenError, Gateway, Payment, PaymentRefusedError
 from app.features.disbursements.store import DisbursementStore
 from app.features.ledger import service as ledger
@@ -76,10 +80,10 @@ async def disburse(
 ) -> Document:
     """Pay out an approved application and return the disbursement: `paid`, or `pending` if that is open.
 
-    Raises GatewayNotConfiguredError, NotFoundError, OwnApplicationError, InvalidTransitionError,
-    HistoryFullError, ValidationFailedError for another amount than was approved, in this order;
-    LockHeldError; PaymentFailedError; StoreUnavailableError, of which it is not known whether it was
-    intended: if it was, the job goes on with it; and with a key what `Idempotency.run` raises.
+    Raises GatewayNotConfiguredError, NotFoundError, OwnApplicationError, NotPayableError, HistoryFullError,
+    ValidationFailedError for another amount than was approved, in this order; LockHeldError;
+    PaymentFailedError; StoreUnavailableError, of which it is not known whether it was intended: if it was,
+    the job goes on with it; and with a key what `Idempotency.run` raises.
     """
     if gateway is None:
         raise GatewayNotConfiguredError
@@ -138,7 +142,8 @@ def answer(kit: StateKit, disbursement: Document) -> Answer:
 
 def _check(application: Document, caller: Principal, amount: Money) -> None:
     credit.check_four_eyes(application, caller)
-    transitions.check(application["status"], "disbursing", "payment")
+    if application["status"] != "approved":
+        raise NotPayableError(current=application["status"])
     credit.check_room(application)
     approved = application["requested_amount"]
     if (amount.amount_minor, amount.currency) != (approved["amount_minor"], approved["currency"]):
@@ -156,7 +161,10 @@ async def _intend(
 
     async def work(session: ClientSession) -> Document:
         now = to_the_millisecond(kit.clock.now())
-        await credit.pay(kit, tenant_id, application_id, "disbursing", actor, session=session)
+        try:
+            await credit.pay(kit, tenant_id, application_id, "disbursing", actor, session=session)
+        except InvalidTransitionError as error:  # somebody was quicker
+            raise NotPayableError(current=error.extra["current_status"]) from error
         before = await store.find(tenant_id, application_id, session)
         intent = new_disbursement(
             application,

@@ -83,11 +83,15 @@ async def test_who_may_not_pay_and_what_may_not_be_paid_is_refused_and_nothing_h
     ]
     for changes, field in bad:
         assert wrong_fields(await disburse(api, admin, made["id"], **changes)) == {field}
-    for wanted in ("pending", "in_review", "rejected"):
+    for wanted, allowed in (
+        ("pending", ["in_review"]),
+        ("in_review", ["approved", "rejected"]),
+        ("rejected", []),
+    ):
         other = await apply_until(api, underwriter, wanted)
         refused = await disburse(api, admin, other["id"])
         assert problem(refused) == (409, "invalid_transition")
-        assert refused.json()["allowed"] == []
+        assert (refused.json()["current_status"], refused.json()["allowed"]) == (wanted, allowed)
     path = f"/applications/{made['id']}/disbursement"
     assert problem(await api.get(path)) == (404, "not_found")
     assert (server.asked, await status(api, made["id"])) == (0, "approved")
