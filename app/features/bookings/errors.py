@@ -1,23 +1,7 @@
 """What may go wrong with a booking, beyond what may go wrong anywhere."""
 
-from collections.abc import Sequence
-
 from app.core.errors import ConflictError, ValidationFailedError
 from app.core.money import written
-
-
-class InvalidTransitionError(ConflictError):
-    """The booking can't go from where it is to where it was sent."""
-
-    code, title = "invalid_transition", "Invalid transition"
-
-    def __init__(self, *, current: str, wanted: str, allowed: Sequence[str]) -> None:
-        """Name what the caller may do instead."""
-        where_to = " or ".join(allowed) or "nowhere any more"
-        super().__init__(
-            f"A booking that is {current} can't become {wanted}; it can go {where_to}.",
-            extra={"current_status": current, "allowed": list(allowed)},
-        )
 
 
 class DraftSubmittedError(ConflictError):

@@ -21,8 +21,9 @@ HELP: Final = """I'm CargoFlow's built-in assistant: no language model, but I un
 - "Where is BK-7K3M-9QTX?": the status of a booking
 - "List my bookings", or "list my delivered bookings"
 - "What does 8400 kg from Hamburg to Turin cost, reefer, on 2026-12-01?": a price
-- "Show my addresses": your address book
-- "How much credit do I have?": your credit lines"""
+- "What is the status of my application?", or "list approved applications": trade credit
+- "How much credit do I have?": your credit lines
+- "Show my addresses": your address book"""
 _NOT_UNDERSTOOD: Final = "I did not understand that.\n\n"
 _WHICH_WEIGHT: Final = (
     'For a price I need the weight as well, such as "8400 kg from Hamburg to Turin". '
@@ -59,7 +60,8 @@ def _say(request: Request, prompt: Prompt) -> str:
 
 def _refusal(request: Request, result: Mapping[str, Any]) -> str:
     if result["error"] == "not_found":
-        return f"I find no booking {request.arguments.get('booking', '')} that you may see."
+        named = request.arguments.get("booking") or request.arguments.get("application_id", "")
+        return f"I find no {request.topic} {named} that you may see."
     if result["error"] == "forbidden":
         return str(result["detail"])
     if result["error"] == "validation_failed":
@@ -101,6 +103,25 @@ def _quote(result: Mapping[str, Any]) -> str:
     )
 
 
+def _applications(result: Mapping[str, Any]) -> str:
+    found = result["applications"]
+    if not found:
+        return "There are no such applications."
+    lines = [
+        f"- {row['company_name']}: {_words(row['status'])} since {row['updated_at'][:10]}, "
+        f"{_money(row['requested_amount'])} at {row['terms_days']} days ({row['id']})"
+        for row in found
+    ]
+    said = [
+        f"  {event['at'][:10]}, {_words(event['status'])}: {event['note']}"
+        for event in result.get("history", ())
+        if event["note"]
+    ]
+    more = ["There are more; the list of applications shows them all."] if result["more"] else []
+    title = [] if "history" in result else ["Applications for credit, newest first:"]
+    return "\n".join([*title, *lines, *said, *more])
+
+
 def _addresses(result: Mapping[str, Any]) -> str:
     if not result["addresses"]:
         return "Your address book is empty."
@@ -127,6 +148,7 @@ _SENTENCES: Final = {
     "list_bookings": _bookings,
     "quote": _quote,
     "my_addresses": _addresses,
+    "application_status": _applications,
     "my_credit": _credit,
 }
 

@@ -5,10 +5,11 @@ Who applied does not act on the application any more, whatever role they have (f
 
 from typing import Final
 
+from app.core.errors import InvalidTransitionError
 from app.core.moments import to_the_millisecond
 from app.features.credit import transitions
 from app.features.credit.documents import HISTORY_MAX, actor_of, new_application, new_event
-from app.features.credit.errors import HistoryFullError, InvalidTransitionError, OwnApplicationError
+from app.features.credit.errors import HistoryFullError, OwnApplicationError
 from app.features.credit.schemas import Decision, NewApplication
 from app.features.credit.store import ApplicationStore, Change, scope_of
 from app.features.credit.transitions import Status
@@ -81,8 +82,13 @@ def decided(application: Document, event: Document) -> Change:
     if wanted != current:
         transitions.check(current, wanted, "reviewer")
     elif event["note"] is None:
-        allowed = transitions.allowed(current, "reviewer")
-        raise InvalidTransitionError(current=current, wanted=wanted, allowed=allowed)
+        raise InvalidTransitionError(
+            "An application",
+            current=current,
+            wanted=wanted,
+            allowed=transitions.allowed(current, "reviewer"),
+            hint="To leave it where it is and say something about it, use `note`.",
+        )
     else:
         check_room(application)
     approved = wanted == "approved" and wanted != current

@@ -11,7 +11,7 @@ by nothing else.
 from collections.abc import Mapping
 from typing import Final, Literal, get_args
 
-from app.features.credit.errors import InvalidTransitionError
+from app.core.errors import InvalidTransitionError
 
 Status = Literal["pending", "in_review", "approved", "rejected", "disbursing", "disbursed"]
 STATUSES: Final[tuple[Status, ...]] = get_args(Status)
@@ -38,4 +38,6 @@ def allowed(current: Status, party: Party) -> list[Status]:
 def check(current: Status, wanted: Status, party: Party) -> None:
     """Raise InvalidTransitionError unless this party may send an application from `current` to `wanted`."""
     if TRANSITIONS[current].get(wanted) != party:
-        raise InvalidTransitionError(current=current, wanted=wanted, allowed=allowed(current, party))
+        raise InvalidTransitionError(
+            "An application", current=current, wanted=wanted, allowed=allowed(current, party)
+        )

@@ -1,7 +1,6 @@
 """What may go wrong with paying out, beyond what may go wrong anywhere."""
 
 from app.core.errors import CargoFlowError, ConflictError
-from app.features.credit.transitions import Status, allowed
 
 
 class GatewayNotConfiguredError(CargoFlowError):
@@ -12,23 +11,6 @@ class GatewayNotConfiguredError(CargoFlowError):
     def __init__(self) -> None:
         """Say what an operator does about it."""
         super().__init__("This installation has no payment gateway: set GATEWAY_URL. Nothing was paid.")
-
-
-class NotPayableError(ConflictError):
-    """The application is not approved, or its payment was asked for before."""
-
-    code, title = "invalid_transition", "Invalid transition"
-
-    def __init__(self, *, current: Status) -> None:
-        """Name what a reviewer may do instead."""
-        asked_for = current in {"disbursing", "disbursed"}
-        super().__init__(
-            f"The application is {current}: its payment was asked for before, and its disbursement says how "
-            "that stands."
-            if asked_for
-            else f"The application is {current}; only one that is approved is paid out.",
-            extra={"current_status": current, "allowed": allowed(current, "reviewer")},
-        )
 
 
 class PaymentFailedError(ConflictError):

@@ -30,19 +30,15 @@ from datetime import timedelta
 from functools import partial
 from typing import Final
 
-from app.core.errors import ConflictError, StoreUnavailableError
+from app.core.errors import ConflictError, InvalidTransitionError, StoreUnavailableError
 from app.core.moments import to_the_millisecond
 from app.core.money import written
 from app.features.credit import service as credit
 from app.features.credit.documents import actor_of
-from app.features.credit.errors import InvalidTransitionError
 from app.features.credit.store import ApplicationStore, scope_of
+from app.features.credit.transitions import Status, allowed
 from app.features.disbursements.documents import claim_of, new_disbursement, order_of, shown
-from app.features.disbursements.errors import (
-    GatewayNotConfiguredError,
-    NotPayableError,
-    PaymentFailedError,
-)
+from app.features.disbursements.errors import GatewayNotConfiguredError, PaymentFailedError
 from app.features.disbursements.gateway import AnswerOpenError, Gateway, Payment, PaymentRefusedError
 from app.features.disbursements.store import DisbursementStore
 from app.features.ledger import service as ledger
@@ -80,10 +76,10 @@ async def disburse(
 ) -> Document:
     """Pay out an approved application and return the disbursement: `paid`, or `pending` if that is open.
 
-    Raises GatewayNotConfiguredError, NotFoundError, OwnApplicationError, NotPayableError, HistoryFullError,
-    ValidationFailedError for another amount than was approved, in this order; LockHeldError;
-    PaymentFailedError; StoreUnavailableError, of which it is not known whether it was intended: if it was,
-    the job goes on with it; and with a key what `Idempotency.run` raises.
+    Raises GatewayNotConfiguredError, NotFoundError, OwnApplicationError, InvalidTransitionError,
+    HistoryFullError, ValidationFailedError for another amount than was approved, in this order;
+    LockHeldError; PaymentFailedError; StoreUnavailableError, of which it is not known whether it was
+    intended: if it was, the job goes on with it; and with a key what `Idempotency.run` raises.
     """
     if gateway is None:
         raise GatewayNotConfiguredError
@@ -143,7 +139,7 @@ def answer(kit: StateKit, disbursement: Document) -> Answer:
 def _check(application: Document, caller: Principal, amount: Money) -> None:
     credit.check_four_eyes(application, caller)
     if application["status"] != "approved":
-        raise NotPayableError(current=application["status"])
+        raise _not_payable(application["status"])
     credit.check_room(application)
     approved = application["requested_amount"]
     if (amount.amount_minor, amount.currency) != (approved["amount_minor"], approved["currency"]):
@@ -164,7 +160,7 @@ async def _intend(
         try:
             await credit.pay(kit, tenant_id, application_id, "disbursing", actor, session=session)
         except InvalidTransitionError as error:  # somebody was quicker
-            raise NotPayableError(current=error.extra["current_status"]) from error
+            raise _not_payable(error.extra["current_status"]) from error
         before = await store.find(tenant_id, application_id, session)
         intent = new_disbursement(
             application,
@@ -246,3 +242,15 @@ async def _record_refusal(
 
 def _lock(application_id: str) -> str:
     return f"loan:{application_id}"
+
+
+def _not_payable(current: Status) -> InvalidTransitionError:
+    """Return why an application that is not approved is not paid out, with what a reviewer may do instead."""
+    asked_for = "Its payment was asked for before; its disbursement says how that stands."
+    return InvalidTransitionError(
+        "An application",
+        current=current,
+        wanted="disbursing",
+        allowed=allowed(current, "reviewer"),
+        hint=asked_for if current in {"disbursing", "disbursed"} else "",
+    )

@@ -60,6 +60,7 @@ async def test_the_official_client_lists_and_calls_tools_as_the_token_s_user(
             "get_booking",
             "quote",
             "my_addresses",
+            "application_status",
             "my_credit",
         }
         assert all(tool.input_schema["type"] == "object" and tool.description for tool in tools)
