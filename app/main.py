@@ -21,7 +21,11 @@ from app.features.chat.chat import TOOLS, open_chat
 from app.features.chat.mcp import open_mcp
 from app.features.chat.mcp import router as mcp
 from app.features.chat.routes import router as chat
+from app.features.credit.routes import router as credit
+from app.features.disbursements.opened import open_gateway
+from app.features.disbursements.routes import router as disbursements
 from app.features.jobs.routes import router as jobs
+from app.features.ledger.routes import router as ledger
 from app.features.operations import docs
 from app.features.operations.routes import router as operations
 from app.features.sessions.routes import router as sessions
@@ -59,13 +63,28 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
             async with (
                 open_chat(kit, app.state.draining) as app.state.chat,
                 open_mcp(kit, TOOLS) as app.state.mcp,
+                open_gateway(kit) as app.state.gateway,
             ):
                 app.state.optional_services = app.state.chat.services
                 yield
 
     api = Api(settings=chosen, metrics=metrics, clock=machine, lifespan=lifespan)
     api.include_router(operations)
-    for feature in (auth, api_keys, users, sessions, addresses, drafts, bookings, chat, jobs, cluster):
+    for feature in (
+        auth,
+        api_keys,
+        users,
+        sessions,
+        addresses,
+        drafts,
+        bookings,
+        credit,
+        disbursements,
+        ledger,
+        chat,
+        jobs,
+        cluster,
+    ):
         api.include_router(feature, prefix=chosen.base_path)
     api.include_router(mcp)
     if chosen.serves_docs:

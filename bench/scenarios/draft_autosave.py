@@ -1,7 +1,7 @@
 """`PATCH /bookings/drafts/{id}` as a form saves itself: one field, a `client_id` and a `seq`, all saves new.
 
 Each draft belongs to one tab, which sends its next save when the last one is answered. The store calls of one
-are those of `optimistic_update`: admission, barrier and copy in Redis, the update in MongoDB between the last
+are those of `session_update`: admission, barrier and copy in Redis, the update in MongoDB between the last
 two.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 from app.features.bookings.forms import TYPE, Draft, Form, Save
 from app.http.responses import encode
 from bench.scenario import FloorCall, FloorStores, Load, Scenario, World
-from bench.scenarios import optimistic_update
+from bench.scenarios import session_update
 
 _FORM: dict[str, Any] = {
     "pickup": {"contact_name": "Ada Lovelace", "city": "Hamburg", "country": "DE"},
@@ -61,7 +61,7 @@ async def _prepare(world: World) -> Load:
 
 
 async def _floor(stores: FloorStores) -> FloorCall:
-    return await optimistic_update.SCENARIO.floor(stores)
+    return await session_update.SCENARIO.floor(stores)
 
 
 SCENARIO = Scenario(
