@@ -43,6 +43,24 @@ FEATURES: Final[Mapping[str, Sequence[IndexModel]]] = {
         IndexModel([("draft_id", 1)], unique=True, sparse=True, name="one_booking_a_draft"),
         IndexModel([("outbox.created_at", 1)], sparse=True, name="outbox_to_be_relayed"),
     ),
+    "ledger_accounts": (
+        IndexModel([("tenant_id", 1), ("created_at", -1), ("_id", -1)], name="newest_first"),
+        IndexModel([("tenant_id", 1), ("user_id", 1), ("created_at", -1), ("_id", -1)]),
+    ),
+    "ledger_transfers": (
+        *(
+            IndexModel([*((name, 1) for name in narrowed), ("created_at", -1), ("_id", -1)])
+            for narrowed in (
+                ("tenant_id",),
+                ("tenant_id", "user_id"),
+                ("tenant_id", "account_ids"),
+                ("tenant_id", "kind"),
+            )
+        ),
+        IndexModel([("pending_id", 1)], unique=True, sparse=True, name="one_end_a_hold"),
+        IndexModel([("seal.chain", 1), ("seal.seq", 1)], unique=True, sparse=True, name="one_entry_a_place"),
+        IndexModel([("unsealed.chain", 1), ("unsealed.since", 1)], sparse=True, name="to_be_sealed"),
+    ),
     "addresses": (
         IndexModel([("tenant_id", 1), ("user_id", 1), ("created_at", -1), ("_id", -1)], name="newest_first"),
         IndexModel(

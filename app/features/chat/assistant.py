@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import orjson
 
-from app.core.money import minor_digits
+from app.core.money import written
 from app.features.chat.documents import Call
 from app.features.chat.models import Calls, Part, Prompt
 from app.features.chat.questions import Request, understand
@@ -22,6 +22,7 @@ HELP: Final = """I'm CargoFlow's built-in assistant: no language model, but I un
 - "List my bookings", or "list my delivered bookings"
 - "What does 8400 kg from Hamburg to Turin cost, reefer, on 2026-12-01?": a price
 - "What is the status of my application?", or "list approved applications": trade credit
+- "How much credit do I have?": your credit lines
 - "Show my addresses": your address book"""
 _NOT_UNDERSTOOD: Final = "I did not understand that.\n\n"
 _WHICH_WEIGHT: Final = (
@@ -132,18 +133,28 @@ def _addresses(result: Mapping[str, Any]) -> str:
     return "\n".join(["Your address book:", *rows, *(["There are more."] if result["more"] else [])])
 
 
+def _credit(result: Mapping[str, Any]) -> str:
+    if not result["credit_lines"]:
+        return "You have no credit line. Apply for credit; it is there once that is approved."
+    return "\n".join(
+        f"{_money(line['available'])} of your credit line of {_money(line['limit'])} is available: "
+        f"{_money(line['used'])} is used, and {_money(line['held'])} is held for bookings under way."
+        for line in result["credit_lines"]
+    )
+
+
 _SENTENCES: Final = {
     "get_booking": _booking,
     "list_bookings": _bookings,
     "quote": _quote,
     "my_addresses": _addresses,
     "application_status": _applications,
+    "my_credit": _credit,
 }
 
 
 def _money(money: Mapping[str, Any]) -> str:
-    digits = minor_digits(money["currency"])
-    return f"{money['amount_minor'] / 10**digits:,.{digits}f} {money['currency']}"
+    return written(money["amount_minor"], money["currency"])
 
 
 def _words(code: str) -> str:

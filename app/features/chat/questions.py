@@ -11,6 +11,7 @@ READ_CHARACTERS: Final = 400
 _NUMBER: Final = re.compile(r"\bBK-?[0-9A-Z]{4}-?[0-9A-Z]{4}\b|\bbkg_\w{22}\b", re.IGNORECASE)
 _HELP: Final = re.compile(r"\b(help|what can you do|who are you|hello|hi)\b", re.IGNORECASE)
 _ADDRESSES: Final = re.compile(r"\baddress(es)?( book)?\b", re.IGNORECASE)
+_CREDIT: Final = re.compile(r"\b(credit|owe)\b", re.IGNORECASE)
 _BOOKINGS: Final = re.compile(r"\b(bookings?|shipments?|loads?|orders?|freight)\b", re.IGNORECASE)
 _APPLICATION_ID: Final = re.compile(r"\bapp_\w{22}\b")
 _APPLICATIONS: Final = re.compile(r"\bapplications?\b", re.IGNORECASE)
@@ -59,11 +60,18 @@ def understand(question: str) -> Request:
     route = _ROUTE.search(question) or (_DASHED.search(question) if _PRICE.search(question) else None)
     if route is not None and (_PRICE.search(question) or _WEIGHT.search(question)):
         return _quote(question, route)
+    return _overview(question)
+
+
+def _overview(question: str) -> Request:
+    """Return what is asked for where nothing in particular is named."""
     if _ADDRESSES.search(question):
         return Request("addresses", "my_addresses")
     if _BOOKINGS.search(question):
         status = _STATUS.search(question)
         return Request("bookings", "list_bookings", {"status": _status(status[0])} if status else {})
+    if _CREDIT.search(question):
+        return Request("credit", "my_credit")
     return Request("help" if _HELP.search(question) else "unknown")
 
 

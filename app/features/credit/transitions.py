@@ -1,7 +1,8 @@
 """The life of an application: one table, which says where it may go and by whose doing.
 
     pending ──► in_review ──┬──► approved ──► disbursing ──► disbursed
-                            └──► rejected
+                            └──► rejected    ▲               │
+                                             └───────────────┘ the gateway refused
 
 People who review take it as far as `approved` or `rejected`; the last two steps are taken by its payment and
 by nothing else.
@@ -22,11 +23,11 @@ TRANSITIONS: Final[Mapping[Status, Mapping[Status, Party]]] = {
     "in_review": {"approved": "reviewer", "rejected": "reviewer"},
     "approved": {"disbursing": "payment"},
     "rejected": {},
-    "disbursing": {"disbursed": "payment"},
+    "disbursing": {"disbursed": "payment", "approved": "payment"},
     "disbursed": {},
 }
 LENGTH_MAX: Final = 4
-"""How many transitions an application can go through."""
+"""How many transitions an application can go through, but for payments that are refused and tried anew."""
 
 
 def allowed(current: Status, party: Party) -> list[Status]:

@@ -61,6 +61,7 @@ async def test_the_official_client_lists_and_calls_tools_as_the_token_s_user(
             "quote",
             "my_addresses",
             "application_status",
+            "my_credit",
         }
         assert all(tool.input_schema["type"] == "object" and tool.description for tool in tools)
         listed = text_of(await client.call_tool("list_bookings", {"status": "booked"}))
