@@ -44,6 +44,7 @@ async def work(settings: Settings, stop: asyncio.Event) -> None:
         tidying = [
             tasks.create_task(kit.locks.sweep_forever()),
             tasks.create_task(kit.idempotency.forget_expired_forever()),
+            tasks.create_task(kit.files.tidy_forever()),
         ]
         _log.info("worker_started")
         await work_on_jobs(kit, stop, handlers=handlers(kit), outboxes=OUTBOXES, table=CRON_TABLE)
