@@ -21,6 +21,7 @@ from app.features.chat.chat import TOOLS, open_chat
 from app.features.chat.mcp import open_mcp
 from app.features.chat.mcp import router as mcp
 from app.features.chat.routes import router as chat
+from app.features.credit.routes import router as credit
 from app.features.jobs.routes import router as jobs
 from app.features.operations import docs
 from app.features.operations.routes import router as operations
@@ -65,7 +66,19 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
 
     api = Api(settings=chosen, metrics=metrics, clock=machine, lifespan=lifespan)
     api.include_router(operations)
-    for feature in (auth, api_keys, users, sessions, addresses, drafts, bookings, chat, jobs, cluster):
+    for feature in (
+        auth,
+        api_keys,
+        users,
+        sessions,
+        addresses,
+        drafts,
+        bookings,
+        credit,
+        chat,
+        jobs,
+        cluster,
+    ):
         api.include_router(feature, prefix=chosen.base_path)
     api.include_router(mcp)
     if chosen.serves_docs:

@@ -17,6 +17,7 @@ from app.core.settings import Settings, SettingsError, load_settings
 from app.features.auth import jobs as auth
 from app.features.bookings import jobs as bookings
 from app.features.chat import jobs as chat
+from app.features.credit import store as credit
 from app.state import schedule
 from app.state.job_run import Handler
 from app.state.job_worker import work_on_jobs
@@ -28,7 +29,7 @@ _log = logging.getLogger("cargoflow.worker")
 EXIT_SETTINGS: Final = 78
 """EX_CONFIG of sysexits.h."""
 
-OUTBOXES: Final = (bookings.COLLECTION, chat.COLLECTION, schedule.COLLECTION)
+OUTBOXES: Final = (bookings.COLLECTION, chat.COLLECTION, credit.COLLECTION, schedule.COLLECTION)
 """Collections whose documents have an outbox: what dead processes left there is relayed."""
 CRON_TABLE: Final[Sequence[Scheduled]] = ()
 

@@ -5,6 +5,7 @@ shell would touch. Ids are made by the replica that inserts: 128 bits make a col
 broken disk, and the unique `_id` index turns even that into an error instead of an overwrite.
 """
 
+import hashlib
 import re
 import secrets
 
@@ -16,7 +17,15 @@ _ID = re.compile(ID_PATTERN)
 
 def new_id(prefix: str) -> str:
     """Return a fresh id such as `ses_4TFxk…`, unguessable and safe in URLs."""
-    number = secrets.randbits(128)
+    return _spelled(prefix, secrets.randbits(128))
+
+
+def derived_id(prefix: str, origin: str) -> str:
+    """Return an id that is always the same for the same origin, and as good as never for another one."""
+    return _spelled(prefix, int.from_bytes(hashlib.sha256(origin.encode()).digest()[:16]))
+
+
+def _spelled(prefix: str, number: int) -> str:
     letters = []
     for _ in range(_BODY_LENGTH):
         number, digit = divmod(number, len(_ALPHABET))

@@ -10,6 +10,17 @@ from typing import Final
 from pymongo import IndexModel
 
 FEATURES: Final[Mapping[str, Sequence[IndexModel]]] = {
+    "applications": (
+        # a note moves nothing that is in an index; a new status moves the three that begin with it
+        *(
+            IndexModel([*((name, 1) for name in owned), (sorted_by, -1), ("_id", -1)])
+            for owned in (("tenant_id",), ("tenant_id", "status"))
+            for sorted_by in ("created_at", "requested_amount.amount_minor", "company_key")
+        ),
+        IndexModel([("tenant_id", 1), ("user_id", 1), ("created_at", -1), ("_id", -1)]),
+        IndexModel([("tenant_id", 1), ("reviewer.user_id", 1), ("created_at", -1), ("_id", -1)]),
+        IndexModel([("outbox.created_at", 1)], sparse=True, name="outbox_to_be_relayed"),
+    ),
     "bookings": (
         *(
             IndexModel([*((name, 1) for name in owned), ("created_at", -1), ("_id", -1)])

@@ -83,7 +83,7 @@ _log = logging.getLogger(__name__)
 WAIT_S = 3.0
 TIDY_S = 3600.0
 KEYS: Final = "idempotency_keys"
-IN_DOCUMENTS: Final = ("bookings", "users")
+IN_DOCUMENTS: Final = ("applications", "bookings", "users")
 """Collections whose documents carry the key of the request that made them."""
 FIELD: Final = "idempotency"
 _FIRST_PAUSE_S = 0.01

@@ -1,0 +1,1 @@
+"""Trade credit: applications, who decides on them, and what became of them."""
