@@ -25,6 +25,7 @@ from app.features.credit.routes import router as credit
 from app.features.jobs.routes import router as jobs
 from app.features.operations import docs
 from app.features.operations.routes import router as operations
+from app.features.scans.routes import router as scans
 from app.features.sessions.routes import router as sessions
 from app.features.users.routes import router as users
 from app.http.application import Api
@@ -75,6 +76,7 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
         drafts,
         bookings,
         credit,
+        scans,
         chat,
         jobs,
         cluster,

@@ -18,6 +18,7 @@ from app.features.auth import jobs as auth
 from app.features.bookings import jobs as bookings
 from app.features.chat import jobs as chat
 from app.features.credit import store as credit
+from app.features.scans import jobs as scans
 from app.state import schedule
 from app.state.job_run import Handler
 from app.state.job_worker import work_on_jobs
@@ -36,7 +37,7 @@ CRON_TABLE: Final[Sequence[Scheduled]] = ()
 
 def handlers(kit: StateKit) -> list[Handler]:
     """Return every feature's handlers."""
-    return [*auth.handlers(kit), *bookings.handlers(kit), *chat.handlers(kit)]
+    return [*auth.handlers(kit), *bookings.handlers(kit), *chat.handlers(kit), *scans.handlers(kit)]
 
 
 async def work(settings: Settings, stop: asyncio.Event) -> None:

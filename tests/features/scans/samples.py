@@ -6,6 +6,7 @@ Everything is drawn with the font that Pillow brings, from seeded noise: the sam
 
 import io
 import random
+import struct
 import zlib
 from collections.abc import Sequence
 
@@ -116,27 +117,88 @@ def born_digital(lines: Lines = INVOICE, *, pages: int = 1) -> bytes:
 
 def pdf(contents: Sequence[str], *, box: str = "0 0 595 842") -> bytes:
     """Return a PDF whose pages draw these content streams."""
-    font = "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"
     first = 4
     kids = " ".join(f"{first + 2 * number} 0 R" for number in range(len(contents)))
     objects = [
         b"<< /Type /Catalog /Pages 2 0 R >>",
         f"<< /Type /Pages /Kids [{kids}] /Count {len(contents)} >>".encode(),
-        font.encode(),
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
     ]
     for number, content in enumerate(contents):
-        stream = zlib.compress(content.encode("latin-1"))
         objects.append(
             f"<< /Type /Page /Parent 2 0 R /MediaBox [{box}] /Contents {first + 2 * number + 1} 0 R "
             f"/Resources << /Font << /F1 3 0 R >> >> >>".encode()
         )
-        objects.append(
-            b"<< /Length %d /Filter /FlateDecode >>\nstream\n%b\nendstream" % (len(stream), stream)
-        )
+        objects.append(_stream("", content.encode("latin-1")))
     return _assembled(objects)
 
 
-def _assembled(objects: Sequence[bytes]) -> bytes:
+def encrypted_pdf() -> bytes:
+    """Return a PDF that nobody opens without its password."""
+    lock = f"/Encrypt << /Filter /Standard /V 1 /R 2 /P -4 /O <{'5a' * 32}> /U <{'a5' * 32}> >>"
+    return _assembled(_blank_page(), trailer=f"{lock} /ID [<{'00' * 16}> <{'00' * 16}>]")
+
+
+def pdf_without_pages() -> bytes:
+    """Return a PDF that is well formed and empty."""
+    return pdf([])
+
+
+def pdf_with_a_picture_of(pixels: int) -> bytes:
+    """Return a small PDF whose only page shows a picture of so many pixels each way."""
+    about = (
+        f"/Type /XObject /Subtype /Image /Width {pixels} /Height {pixels} "
+        f"/ColorSpace /DeviceGray /BitsPerComponent 8"
+    )
+    packed = zlib.compressobj(9)
+    row = bytes(pixels)
+    data = b"".join(packed.compress(row) for _ in range(pixels)) + packed.flush()
+    return _assembled(
+        [*_blank_page("q 595 0 0 842 0 0 cm /I1 Do Q", "/XObject << /I1 5 0 R >>"), _object(about, data)]
+    )
+
+
+def png_bomb(pixels: int = 60_000) -> bytes:
+    """Return a PNG of some hundred kilobytes that says it has so many pixels each way, and has."""
+    packed = zlib.compressobj(9)
+    row = bytes(1 + pixels // 8)
+    data = b"".join(packed.compress(row) for _ in range(pixels)) + packed.flush()
+    header = struct.pack(">IIBBBBB", pixels, pixels, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        _png_chunk(*each) for each in ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
+    )
+
+
+def _png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _blank_page(content: str = "", resources: str = "") -> list[bytes]:
+    page = (
+        f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 4 0 R "
+        f"/Resources << {resources} >> >>"
+    )
+    return [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        page.encode(),
+        _stream("", content.encode()),
+    ]
+
+
+def _stream(about: str, content: bytes) -> bytes:
+    return _object(about, zlib.compress(content))
+
+
+def _object(about: str, packed: bytes) -> bytes:
+    return b"<< %b /Length %d /Filter /FlateDecode >>\nstream\n%b\nendstream" % (
+        about.encode(),
+        len(packed),
+        packed,
+    )
+
+
+def _assembled(objects: Sequence[bytes], *, trailer: str = "") -> bytes:
     out, offsets = bytearray(b"%PDF-1.7\n"), []
     for number, content in enumerate(objects, start=1):
         offsets.append(len(out))
@@ -144,5 +206,6 @@ def _assembled(objects: Sequence[bytes]) -> bytes:
     table = len(out)
     out += b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
     out += b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
-    out += b"trailer\n<< /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (len(objects) + 1, table)
+    out += b"trailer\n<< /Size %d /Root 1 0 R %b >>\n" % (len(objects) + 1, trailer.encode())
+    out += b"startxref\n%d\n%%%%EOF\n" % table
     return bytes(out)
