@@ -19,6 +19,7 @@ from app.features.bookings import jobs as bookings
 from app.features.chat import jobs as chat
 from app.features.credit import store as credit
 from app.features.scans import jobs as scans
+from app.features.scoring import jobs as scoring
 from app.state import schedule
 from app.state.job_run import Handler
 from app.state.job_worker import work_on_jobs
@@ -37,7 +38,8 @@ CRON_TABLE: Final[Sequence[Scheduled]] = ()
 
 def handlers(kit: StateKit) -> list[Handler]:
     """Return every feature's handlers."""
-    return [*auth.handlers(kit), *bookings.handlers(kit), *chat.handlers(kit), *scans.handlers(kit)]
+    features = (auth, bookings, chat, scans, scoring)
+    return [handler for feature in features for handler in feature.handlers(kit)]
 
 
 async def work(settings: Settings, stop: asyncio.Event) -> None:
