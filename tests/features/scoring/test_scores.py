@@ -14,12 +14,9 @@ from app.features.scoring.store import COLLECTION, ScoreStore
 from app.state.job_documents import NewJob
 from app.state.kit import StateKit
 from tests.features.scans import samples
-from tests.features.scans.conftest import APPLICATION, api, app_kit, documents, me, underwriter
 from tests.features.scans.test_uploads import hand_in
 from tests.state.people import Person, new_person
 from tests.state.working import until_over, working
-
-__all__ = ["api", "app_kit", "documents", "me", "underwriter"]
 
 
 async def enqueue(kit: StateKit, me: Person, application_id: str) -> str:
@@ -51,7 +48,7 @@ async def test_an_application_is_scored_when_it_is_made_and_again_when_a_documen
     second = (await api.get(path, headers=underwriter.headers)).json()
     assert (first["scorecard"], first["points"], first["suggestion"]) == ("2026-1", 50, "review")
     assert (second["points"], second["suggestion"]) == (75, "approve")
-    assert second["revision"] == 3
+    assert second["revision"] > first["revision"]
     assert {factor["code"]: factor["inputs"] for factor in second["factors"]}["documents_read"] == {
         "documents_read": 2,
         "documents_failed": 0,
@@ -137,7 +134,3 @@ def _read_document(tenant_id: str, application_id: str, number: int) -> dict[str
         "state": "read",
         "mismatches": [],
     }
-
-
-def test_the_example_application_is_a_sound_one() -> None:
-    assert APPLICATION["requested_amount"]["amount_minor"] * 50 <= samples.ANNUAL_REVENUE_MINOR
