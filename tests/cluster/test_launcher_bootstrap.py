@@ -128,12 +128,6 @@ def test_what_reads_documents_comes_along_and_where_it_can_not_everything_else_d
     code, out, err = checkout.run("bootstrap", "--ocr")
     assert code == 1
     assert "going on without it" not in err
-    checkout.require("3.0", lock="requirements-ocr.lock", package="tinyocr")
-    assert checkout.run()[0] == 0
-    said = subprocess.run(
-        [python, "-c", "import tinyocr; print(tinyocr.VERSION)"], capture_output=True, text=True, check=True
-    )
-    assert said.stdout == "3.0\n"
 
 
 def test_two_first_runs_at_once_both_work(checkout: Checkout) -> None:

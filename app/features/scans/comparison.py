@@ -6,7 +6,7 @@ document gives for one thing, one that agrees is enough: an invoice names two co
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any, Final
@@ -41,24 +41,38 @@ class Mismatch:
     page: int
 
 
-def compare(fields: Sequence[Field], application: Mapping[str, Any]) -> tuple[Mismatch, ...]:
-    """Return in what the document contradicts the application."""
-    found = [
-        _differs(_named(fields, "company"), "company_name", application["company_name"], same_company),
-        _differs(
-            _named(fields, "registration_number"),
-            "registration_number",
-            application.get("registration_number"),
-            same_registration_number,
-        ),
-        _differs(
-            [field for field in _named(fields, "revenue") if field.basis == "annual"],
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What came of it. Fields of the application that are in neither were not compared."""
+
+    confirmed: tuple[str, ...]
+    """Fields of the application that the document says as well."""
+    mismatches: tuple[Mismatch, ...]
+
+
+def compare(fields: Sequence[Field], application: Mapping[str, Any]) -> Comparison:
+    """Return in what the document confirms the application, and in what it contradicts it."""
+    sure = [field for field in fields if field.confidence >= SURE_ENOUGH]
+    found: tuple[tuple[str, list[Field], Callable[[Any, Any], bool]], ...] = (
+        ("company_name", _named(sure, "company"), same_company),
+        ("registration_number", _named(sure, "registration_number"), same_registration_number),
+        (
             "annual_revenue",
-            application.get("annual_revenue"),
+            [each for each in _named(sure, "revenue") if each.basis == "annual"],
             same_revenue,
         ),
-    ]
-    return tuple(mismatch for mismatch in found if mismatch is not None)
+    )
+    confirmed, mismatches = [], []
+    for name, candidates, same in found:
+        stated = application.get(name)
+        if stated is None or not candidates:
+            continue
+        if any(same(field.value, stated) for field in candidates):
+            confirmed.append(name)
+        else:
+            first = max(candidates, key=lambda field: field.confidence)
+            mismatches.append(Mismatch(name, stated, first.value, first.confidence, first.page))
+    return Comparison(tuple(confirmed), tuple(mismatches))
 
 
 def same_company(one: str, other: str) -> bool:
@@ -86,14 +100,6 @@ def same_revenue(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return bool(apart * 100 <= other["amount_minor"] * REVENUE_TOLERANCE_PERCENT)
 
 
-def _differs(found: Sequence[Field], name: str, stated: Any, same: Any) -> Mismatch | None:
-    sure = [field for field in found if field.confidence >= SURE_ENOUGH]
-    if stated is None or not sure or any(same(field.value, stated) for field in sure):
-        return None
-    first = max(sure, key=lambda field: field.confidence)
-    return Mismatch(name, stated, first.value, first.confidence, first.page)
-
-
 def _named(fields: Iterable[Field], name: Name) -> list[Field]:
     return [field for field in fields if field.name == name]
 
@@ -110,7 +116,4 @@ def _company(name: str) -> tuple[str, frozenset[str]]:
 
 
 def _number(text: str) -> str:
-    letters = re.sub(r"[^0-9A-Za-z]", "", text).upper()
-    prefix = re.match(r"[A-Z]*", letters)
-    start = prefix.end() if prefix is not None else 0
-    return letters[:start] + letters[start:].translate(_LOOK_ALIKES)
+    return re.sub(r"[^0-9A-Za-z]", "", text).upper().translate(_LOOK_ALIKES)

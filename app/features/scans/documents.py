@@ -1,8 +1,9 @@
 """A document as it is stored and as it is shown.
 
 Document in `scans`: {_id doc_…, tenant_id, application_id, number, user_id, name, media_type, bytes, sha256,
-file_id, job_id, state, text, cut, pages, fields [{name, value, basis, text, page, confidence}], mismatches
-[{field, stated, found, confidence, page}], error {code, detail} or null, created_at, read_at}.
+file_id, job_id, state, text, cut, pages, fields [{name, value, basis, text, page, confidence}], confirmed
+[field], mismatches [{field, stated, found, confidence, page}], error {code, detail} or null, created_at,
+read_at}.
 
 `number` counts the documents of an application from 1; `file_id` names the file in `state.files`. States:
 
@@ -10,7 +11,7 @@ file_id, job_id, state, text, cut, pages, fields [{name, value, basis, text, pag
                   └──────► failed
 
 A document that failed because of the service (RETRIED) can be read again, by a retry of its job. What was
-read never changes; `fields`, `mismatches` and `text` are there from the start, and empty.
+read never changes; `fields`, `confirmed`, `mismatches` and `text` are there from the start, and empty.
 """
 
 from collections.abc import Mapping
@@ -31,7 +32,8 @@ State: TypeAlias = Literal["queued", "reading", "read", "failed"]
 RETRIED: Final = frozenset({"engine_missing", "interrupted"})
 """Codes of failures that are not the document's."""
 NOTHING_READ: Final[Mapping[str, Any]] = {
-    "text": "", "cut": False, "pages": 0, "fields": [], "mismatches": [], "error": None, "read_at": None,
+    "text": "", "cut": False, "pages": 0, "fields": [], "confirmed": [], "mismatches": [], "error": None,
+    "read_at": None,
 }  # fmt: skip
 _SHOWN: Final = (
     "application_id",
@@ -77,6 +79,7 @@ def new_document(
 
 def read_now(reading: Reading, application: Mapping[str, Any], now: datetime) -> Document:
     """Return what to set once a document was read."""
+    found = compare(reading.fields, application)
     rows = "\n\n".join("\n".join(row.text for row in page.rows) for page in reading.pages)
     return {
         **NOTHING_READ,
@@ -85,7 +88,8 @@ def read_now(reading: Reading, application: Mapping[str, Any], now: datetime) ->
         "cut": reading.cut,
         "pages": len(reading.pages),
         "fields": [field.to_wire() for field in reading.fields],
-        "mismatches": [asdict(mismatch) for mismatch in compare(reading.fields, application)],
+        "confirmed": list(found.confirmed),
+        "mismatches": [asdict(mismatch) for mismatch in found.mismatches],
         "read_at": now,
     }
 
@@ -103,6 +107,7 @@ def shown(document: Mapping[str, Any]) -> dict[str, Any]:
         "id": document["_id"],
         **{name: document[name] for name in _SHOWN},
         "fields": document["fields"],
+        "confirmed": document["confirmed"],
         "mismatches": document["mismatches"],
         "error": document["error"],
         "created_at": timestamp(document["created_at"]),

@@ -19,7 +19,7 @@ from itertools import zip_longest
 from typing import Any, Final, Literal, Self, TypeAlias
 
 from app.features.scans.pages import Page, Row
-from app.features.scans.written import Amount, amounts, days
+from app.features.scans.written import Amount, amounts, currencies, days
 
 Name: TypeAlias = Literal["company", "registration_number", "revenue", "date"]
 Basis: TypeAlias = Literal[
@@ -226,7 +226,7 @@ def _is_year(text: str) -> bool:
 
 
 def _usual_currency(places: Sequence[_Place]) -> str | None:
-    seen = Counter(each.currency for place in places for each in amounts(place.row.text) if each.currency)
+    seen = Counter(currency for place in places for currency in currencies(place.row.text))
     return seen.most_common(1)[0][0] if seen else None
 
 

@@ -104,6 +104,8 @@ class ScanOut(ResponseModel):
     user_id: str
     """Who handed it in."""
     fields: list[FieldOut]
+    confirmed: list[str]
+    """Fields of the application that the document says as well."""
     mismatches: list[MismatchOut]
     error: ReadingError | None
     created_at: Timestamp

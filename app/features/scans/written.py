@@ -23,6 +23,7 @@ _CURRENCIES: Final = {
     **{code: code for code in ("EUR", "USD", "GBP", "CHF", "PLN", "CZK", "SEK", "NOK", "DKK", "HUF")},
 }  # fmt: skip
 _CURRENCY: Final = "|".join(re.escape(sign) for sign in _CURRENCIES)
+_NAMED: Final = re.compile(rf"(?<!\w)(?:{_CURRENCY})(?!\w)|[€£$]")
 _SPACES: Final = " \u00a0\u2009\u202f"
 _APOSTROPHES: Final = "'\u2019"
 _MARKS: Final = rf".,{_APOSTROPHES}{_SPACES}"
@@ -30,7 +31,7 @@ _NUMBER: Final = rf"\d{{1,3}}(?:[{_MARKS}]\s?\d{{3}})+(?:[.,]\d{{1,2}})?|\d+(?:[
 _SCALE: Final = r"(?:\s*(?P<scale>million(?:en)?|mio\.?|mn|thousand|tsd\.?|k)(?!\w))?"
 _MONEY: Final = re.compile(
     rf"(?:(?P<before>{_CURRENCY})\s*)?(?<![\d.,])(?P<number>{_NUMBER})(?!\d){_SCALE}"
-    rf"(?:\s*(?P<after>{_CURRENCY}))?",
+    rf"(?:\s*(?P<after>{_CURRENCY})(?!\s*\d))?",
     re.IGNORECASE,
 )
 _MONTHS: Final = {
@@ -79,6 +80,12 @@ class Day:
     day: date
     strength: float
     text: str
+
+
+def currencies(text: str) -> Iterator[str]:
+    """Yield the currencies that a text names, from left to right."""
+    for found in _NAMED.finditer(text):
+        yield _CURRENCIES[found[0]]
 
 
 def amounts(text: str) -> Iterator[Amount]:

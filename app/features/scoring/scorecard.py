@@ -2,8 +2,8 @@
 
 A factor says how many points it gives, of how many, why, and from which inputs. The suggestion is one of
 approve, review, reject, with the reasons for it; it decides nothing. What no number makes up for (a document
-that contradicts the applicant, no document at all, a request out of proportion) keeps a score from suggesting
-approval: that is for a person to look at.
+that contradicts the applicant, none that confirms anything, a request out of proportion) keeps a score from
+suggesting approval: that is for a person to look at.
 
 Change a number here, and SCORECARD with it: a score says by which card it was reckoned.
 """
@@ -20,6 +20,8 @@ APPROVE_FROM: Final = 70
 REJECT_BELOW: Final = 40
 OUT_OF_PROPORTION_PERCENT: Final = 50
 """Of the annual revenue. A request above it is for a person to look at."""
+_IDENTITY: Final = frozenset({"company_name", "registration_number"})
+"""Fields that say who it is: a document that contradicts one is not the applicant's."""
 _CANCELLED_SHARE_PERCENT: Final = 30
 """Above it, bookings count half."""
 
@@ -34,7 +36,10 @@ class Inputs:
     terms_days: int
     years_trading: int | None
     documents_read: int
+    """Those in which something was found; a blank page says nothing."""
     documents_failed: int
+    confirmed_fields: tuple[str, ...]
+    """Of the application, which some document says as well; sorted."""
     mismatched_fields: tuple[str, ...]
     """Of the application, in which some document contradicts it; sorted."""
     bookings_total: int
@@ -112,8 +117,8 @@ def _concerns(inputs: Inputs) -> Sequence[Reason]:
     if inputs.mismatched_fields:
         named = ", ".join(inputs.mismatched_fields)
         found.append(Reason("documents_contradict", f"Documents say otherwise than the applicant: {named}."))
-    if not inputs.documents_read:
-        found.append(Reason("no_documents", "No document was read that could confirm what is stated."))
+    if not inputs.confirmed_fields:
+        found.append(Reason("nothing_confirmed", "No document confirms what is stated."))
     revenue = inputs.annual_revenue_minor
     if revenue is not None and inputs.requested_minor * 100 > revenue * OUT_OF_PROPORTION_PERCENT:
         found.append(
@@ -166,14 +171,18 @@ def _documents_read(inputs: Inputs) -> Factor:
 
 
 def _documents_agree(inputs: Inputs) -> Factor:
-    seen = {"documents_read": inputs.documents_read, "mismatched_fields": list(inputs.mismatched_fields)}
-    if not inputs.documents_read:
-        return Factor("documents_agree", 0, 15, "There is no document to agree with.", seen)
-    if not inputs.mismatched_fields:
-        return Factor("documents_agree", 15, 15, "No document contradicts what is stated.", seen)
-    only_revenue = inputs.mismatched_fields == ("annual_revenue",)
-    named = ", ".join(inputs.mismatched_fields)
-    return Factor("documents_agree", 5 if only_revenue else 0, 15, f"Contradicted in {named}.", seen)
+    confirmed = [field for field in inputs.confirmed_fields if field not in inputs.mismatched_fields]
+    seen = {
+        "confirmed_fields": list(inputs.confirmed_fields),
+        "mismatched_fields": list(inputs.mismatched_fields),
+    }
+    if _IDENTITY.intersection(inputs.mismatched_fields):
+        named = ", ".join(inputs.mismatched_fields)
+        return Factor("documents_agree", 0, 15, f"Contradicted in {named}.", seen)
+    why = f"Confirmed: {', '.join(confirmed) or 'nothing'}."
+    if inputs.mismatched_fields:
+        why += f" Contradicted: {', '.join(inputs.mismatched_fields)}."
+    return Factor("documents_agree", 5 * len(confirmed), 15, why, seen)
 
 
 def _bookings(inputs: Inputs) -> Factor:

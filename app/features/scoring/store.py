@@ -14,6 +14,7 @@ transfers of the ledger are only counted here, by the indexes of their own lists
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Final
 
@@ -109,10 +110,11 @@ class ScoreStore:
             annual_revenue_minor=revenue["amount_minor"] if comparable else None,
             terms_days=application["terms_days"],
             years_trading=application["years_trading"],
-            documents_read=len(read),
+            documents_read=sum(bool(document["fields"]) for document in read),
             documents_failed=sum(document["state"] == "failed" for document in documents),
-            mismatched_fields=tuple(
-                sorted({mismatch["field"] for document in read for mismatch in document["mismatches"]})
+            confirmed_fields=_sorted(name for document in read for name in document["confirmed"]),
+            mismatched_fields=_sorted(
+                mismatch["field"] for document in read for mismatch in document["mismatches"]
             ),
             bookings_total=sum(bookings.values()),
             bookings_completed=sum(bookings.get(status, 0) for status in _COMPLETED),
@@ -132,6 +134,10 @@ class ScoreStore:
         ]
         rows = self._mongo.collection(collection).aggregate(groups, session=session)
         return {row["_id"]: row["count"] async for row in rows}
+
+
+def _sorted(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(names)))
 
 
 def _fingerprint(inputs: Inputs) -> str:

@@ -54,6 +54,7 @@ async def test_a_document_is_taken_in_listed_and_given_back(
         "job_id": taken.json()["job_id"],
         "user_id": me.account.id,
         "fields": [],
+        "confirmed": [],
         "mismatches": [],
         "error": None,
         "created_at": listed["created_at"],

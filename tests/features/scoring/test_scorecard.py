@@ -13,6 +13,7 @@ GOOD = Inputs(
     years_trading=12,
     documents_read=2,
     documents_failed=0,
+    confirmed_fields=("annual_revenue", "company_name", "registration_number"),
     mismatched_fields=(),
     bookings_total=0,
     bookings_completed=0,
@@ -48,42 +49,31 @@ def test_a_sound_company_that_is_new_here_is_worth_approving() -> None:
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
-        (
-            {
-                "mismatched_fields": ("company_name",),
-                "credit_delivered": 30,
-                "bookings_completed": 30,
-                "bookings_total": 30,
-            },
-            "documents_contradict",
-        ),
-        (
-            {"documents_read": 0, "credit_delivered": 30, "bookings_completed": 30, "bookings_total": 30},
-            "no_documents",
-        ),
-        (
-            {
-                "requested_minor": 300_000_000,
-                "credit_delivered": 30,
-                "bookings_completed": 30,
-                "bookings_total": 30,
-            },
-            "out_of_proportion",
-        ),
+        ({"mismatched_fields": ("company_name",)}, "documents_contradict"),
+        ({"confirmed_fields": ()}, "nothing_confirmed"),
+        ({"requested_minor": 300_000_000}, "out_of_proportion"),
     ],
 )
 def test_no_number_makes_up_for_what_a_person_should_look_at(changes: dict[str, object], code: str) -> None:
-    score = score_of(replace(GOOD, **changes))  # type: ignore[arg-type]
+    known = replace(GOOD, credit_delivered=30, bookings_completed=30, bookings_total=30)
+    score = score_of(replace(known, **changes))  # type: ignore[arg-type]
     assert (score.points >= 70, score.suggestion) == (True, "review")
     assert [reason.code for reason in score.reasons] == [code]
 
 
 def test_little_that_speaks_for_an_application_suggests_to_reject_it() -> None:
     score = score_of(
-        replace(GOOD, annual_revenue_minor=None, years_trading=None, documents_read=0, terms_days=180)
+        replace(
+            GOOD,
+            annual_revenue_minor=None,
+            years_trading=None,
+            documents_read=0,
+            confirmed_fields=(),
+            terms_days=180,
+        )
     )
     assert (score.points, score.suggestion) == (5, "reject")
-    assert [reason.code for reason in score.reasons] == ["few_points", "no_documents"]
+    assert [reason.code for reason in score.reasons] == ["few_points", "nothing_confirmed"]
 
 
 def test_history_counts_and_cancelling_much_halves_it() -> None:
@@ -94,9 +84,13 @@ def test_history_counts_and_cancelling_much_halves_it() -> None:
     assert points(replace(GOOD, credit_delivered=5, loans_paid_out=1))["payment_history"] == 7
 
 
-def test_a_contradicted_revenue_costs_less_than_a_contradicted_name() -> None:
-    agree = {
-        fields: points(replace(GOOD, mismatched_fields=fields))["documents_agree"]
-        for fields in ((), ("annual_revenue",), ("annual_revenue", "company_name"))
-    }
-    assert list(agree.values()) == [15, 5, 0]
+def test_each_field_that_a_document_confirms_counts_and_a_contradicted_name_takes_all_of_it() -> None:
+    def agree(confirmed: tuple[str, ...], mismatched: tuple[str, ...]) -> int:
+        inputs = replace(GOOD, confirmed_fields=confirmed, mismatched_fields=mismatched)
+        return points(inputs)["documents_agree"]
+
+    assert agree((), ()) == 0
+    assert agree(("company_name",), ()) == 5
+    assert agree(("company_name", "registration_number"), ("annual_revenue",)) == 10
+    assert agree(("annual_revenue", "company_name"), ("annual_revenue",)) == 5, "one says so, one otherwise"
+    assert agree(("annual_revenue", "registration_number"), ("company_name",)) == 0

@@ -132,5 +132,7 @@ def _read_document(tenant_id: str, application_id: str, number: int) -> dict[str
         "number": number,
         "sha256": str(number),
         "state": "read",
+        "fields": [{}],
+        "confirmed": [],
         "mismatches": [],
     }
