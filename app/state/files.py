@@ -57,7 +57,9 @@ CHUNKS: Final = "uploads.chunks"
 CHUNK_BYTES: Final = 255 * 1024
 """As GridFS' own: with its document a little below a power of two."""
 AT_ONCE: Final = 16
-"""Files that arrive in one process at a time. Each costs about a megabyte: a chunk, its BSON, the socket."""
+"""Files that arrive in one process at a time: a chunk each, its BSON, and what the socket buffers
+(measured: 48 clients who send ten megabytes each at once make a replica of 126 MB one of 167).
+"""
 WAIT_S: Final = 3.0
 """For one of these places. Below Nginx's read timeout, with room for the rest."""
 ARRIVES_WITHIN: Final = timedelta(minutes=10)

@@ -25,16 +25,15 @@ from app.state.job_run import GiveUpError, Handler, Run
 from app.state.kit import StateKit
 from app.state.mongo import ClientSession, Document
 
-_ATTEMPTS_MAX: Final = 4
+_INTERRUPTIONS_MAX: Final = 3
+"""After so many tries in vain the file may well be the reason."""
 _TIMEOUT_S: Final = 240.0
 """Above what a reading may take."""
 
 
 def handlers(kit: StateKit) -> list[Handler]:
     """Return the handlers of this feature. One document at a time: reading one keeps a core busy."""
-    return [
-        Handler(READ, partial(_read, kit), attempts_max=_ATTEMPTS_MAX, timeout_s=_TIMEOUT_S, concurrency=1)
-    ]
+    return [Handler(READ, partial(_read, kit), timeout_s=_TIMEOUT_S, concurrency=1)]
 
 
 async def _read(kit: StateKit, run: Run) -> Mapping[str, Any] | None:
@@ -48,16 +47,16 @@ async def _read(kit: StateKit, run: Run) -> Mapping[str, Any] | None:
     try:
         changes = await _looked_at(kit, document, application)
     except EngineMissingError as error:
-        await store.finish(document, failed_now("engine_missing", kit.clock.now()))
+        await store.leave(document, failed_now("engine_missing", kit.clock.now()))
         raise GiveUpError(str(error)) from error
     except ReadingInterruptedError as error:
-        if run.job.attempts + 1 < _ATTEMPTS_MAX:
+        if run.job.attempts + 1 < _INTERRUPTIONS_MAX:
             raise
-        await store.finish(document, failed_now("interrupted", kit.clock.now()))
+        await store.leave(document, failed_now("interrupted", kit.clock.now()))
         raise GiveUpError(str(error)) from error
 
     async def work(session: ClientSession) -> None:
-        await store.finish(document, changes, session=session)
+        await store.finish(document, changes, session)
         if changes["state"] == "read":
             await kit.jobs.enqueue(_scoring_of(application), session=session)
 

@@ -108,14 +108,21 @@ class ScanStore:
             return sorted(await rows.to_list(DOCUMENTS_MAX), key=lambda row: int(row["number"]))
 
     async def begin(self, document: Document) -> None:
-        """Say that a document is being read. Does nothing to one that was read."""
+        """Say that a document is being read, if it still is as it was found."""
+        as_found = {**_identity(document), "state": document["state"]}
         async with self._mongo.guard("scans.begin"):
-            await self._rows.update_one(_readable(document), {"$set": {"state": "reading"}})
+            await self._rows.update_one(as_found, {"$set": {"state": "reading", "error": None}})
 
-    async def finish(self, document: Document, changes: Document, *, session: ClientSession = None) -> None:
-        """Write what came of reading a document. Does nothing to one that was read."""
-        async with self._mongo.guard("scans.finish"):
-            await self._rows.update_one(_readable(document), {"$set": changes}, session=session)
+    async def finish(self, document: Document, changes: Document, session: ClientSession) -> None:
+        """Write what came of reading a document, in the transaction that completes its job."""
+        unread = {**_identity(document), "state": {"$ne": "read"}}
+        await self._rows.update_one(unread, {"$set": changes}, session=session)
+
+    async def leave(self, document: Document, changes: Document) -> None:
+        """Write why a document can't be read for now, unless somebody else has come further meanwhile."""
+        being_read = {**_identity(document), "state": "reading"}
+        async with self._mongo.guard("scans.leave"):
+            await self._rows.update_one(being_read, {"$set": changes})
 
     async def _find_same(
         self, tenant_id: str, application_id: str, sha256: str, session: ClientSession
@@ -131,9 +138,8 @@ def is_over(document: Document) -> bool:
     return document["state"] == "read" or failed_for_good
 
 
-def _readable(document: Document) -> Document:
-    """Return the filter of a document that may still be read."""
-    return {"_id": document["_id"], "tenant_id": document["tenant_id"], "state": {"$ne": "read"}}
+def _identity(document: Document) -> Document:
+    return {"_id": document["_id"], "tenant_id": document["tenant_id"]}
 
 
 def _reading_of(document: Document) -> NewJob:

@@ -135,7 +135,7 @@ async def test_a_failure_of_the_service_goes_to_the_dead_letter_and_can_be_mende
 
     with monkeypatch.context() as patched:
         patched.setattr(jobs, "read", fail)
-        patched.setattr(jobs, "_ATTEMPTS_MAX", 1)
+        patched.setattr(jobs, "_INTERRUPTIONS_MAX", 1)
         document, job = await read(api, app_kit, me, documents, samples.born_digital())
     assert (document["state"], document["error"]["code"]) == ("failed", code)
     assert (job.state, len(job.errors)) == ("dead", 1)
