@@ -37,7 +37,7 @@ import hashlib
 import logging
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -49,6 +49,7 @@ from app.core.clock import Clock
 from app.core.errors import CargoFlowError, ConflictError, NotFoundError, StoreUnavailableError
 from app.core.ids import new_id
 from app.state.mongo import ClientSession, Document, MongoStore
+from app.state.turnstile import Turnstile
 
 _log = logging.getLogger(__name__)
 
@@ -197,6 +198,7 @@ class Files:
         self._mongo = mongo
         self._clock = clock
         self._places = asyncio.Semaphore(AT_ONCE)
+        self._turns = Turnstile()
         self._files = mongo.collection(FILES)
         self._chunks = mongo.collection(CHUNKS)
 
@@ -214,6 +216,14 @@ class Files:
             finally:
                 with suppress(StoreUnavailableError, PyMongoError):  # a worker does it in ten minutes
                     await self._give_up({"_id": file.id})
+
+    def turn(self, owner_id: str) -> AbstractAsyncContextManager[bool]:
+        """Return the block in which to keep a file for this owner: one at a time in a process.
+
+        Those of one owner would run into each other's unique keys: of twenty at once some tried in vain for
+        as long as a transaction has patience. Raises CrowdedError.
+        """
+        return self._turns.turn(owner_id)
 
     async def get(self, tenant_id: str, file_id: str) -> StoredFile:
         """Return a file that is kept. Raises NotFoundError."""

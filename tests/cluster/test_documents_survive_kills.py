@@ -16,11 +16,12 @@ import pytest
 from app.core.settings import Settings
 from app.features.credit.service import SCORE
 from app.features.scans.store import READ
-from app.state.files import ARRIVES_WITHIN, CHUNKS, FILES
+from app.state.files import ARRIVES_WITHIN, CHUNKS
 from app.state.kit import StateKit
 from tests.engines import Replica, as_environment
 from tests.features.scans import samples
 from tests.features.scans.conftest import APPLICATION
+from tests.features.scans.uploads import stored
 from tests.state.people import Person, log_in, new_account, new_person
 
 AT_ONCE = 20
@@ -66,16 +67,6 @@ async def apply(client: httpx.AsyncClient) -> str:
     made = await client.post("/applications", json=APPLICATION)
     assert made.status_code == 201, made.text
     return str(made.json()["id"])
-
-
-async def stored(kit: StateKit) -> tuple[int, int, int]:
-    """Return how many documents, files and files' contents there are."""
-    kept = {"metadata.expires_at": {"$exists": False}}
-    return (
-        await kit.mongo.collection("scans").count_documents({}),
-        await kit.mongo.collection(FILES).count_documents(kept),
-        len(await kit.mongo.collection(CHUNKS).distinct("files_id")),
-    )
 
 
 @pytest.mark.replicas(3)

@@ -278,12 +278,12 @@ def _set_limits() -> None:
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_FSIZE: 0,
         resource.RLIMIT_NOFILE: _FILES_MAX,
-        resource.RLIMIT_AS: MEMORY_MAX_BYTES,
     }
+    if sys.platform == "linux":  # elsewhere it can't be lowered, or means nothing
+        bounds[resource.RLIMIT_AS] = MEMORY_MAX_BYTES
     for which, most in bounds.items():
-        hard = resource.getrlimit(which)[1]
-        bound = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(which, (bound, bound if which != resource.RLIMIT_CPU else bound + 1))
+        soft, hard = resource.getrlimit(which)
+        resource.setrlimit(which, (most if soft == resource.RLIM_INFINITY else min(most, soft), hard))
     os.nice(_NICENESS)
 
 

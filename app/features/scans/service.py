@@ -46,27 +46,20 @@ async def arrived(
     SlowUploadError, what `FileUpload` raises, what `Files.arriving` raises.
     """
     await ApplicationStore(kit).get(scope_of(caller), application_id)
-    deadline = asyncio.timeout(ARRIVES_WITHIN_S)
     pieces = aiter(upload)
-    try:
-        async with deadline:
-            head = await _head(pieces)
-    except TimeoutError:
-        raise SlowUploadError from None
+    async with _in_time():
+        head = await _head(pieces)
     media_type = media_type_of(head)
     if media_type is None:
         raise UnsupportedMediaTypeError(
             "Hand in a PDF, a PNG or a JPEG. What a file is, its content says, not its name."
         )
     async with kit.files.arriving(tenant_id=caller.tenant_id, media_type=media_type) as file:
-        try:
-            async with asyncio.timeout(ARRIVES_WITHIN_S):
-                await file.write(head)
-                async for piece in pieces:
-                    await file.write(piece)
-        except TimeoutError:
-            raise SlowUploadError from None
-        await file.finish()
+        async with _in_time():
+            await file.write(head)
+            async for piece in pieces:
+                await file.write(piece)
+            await file.finish()
         yield Arrived(file, upload.name, application_id)
 
 
@@ -99,6 +92,15 @@ async def content(
     found = await document(kit, caller, application_id, document_id)
     file = await kit.files.get(caller.tenant_id, found["file_id"])
     return file, kit.files.read(file)
+
+
+@asynccontextmanager
+async def _in_time() -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(ARRIVES_WITHIN_S):
+            yield
+    except TimeoutError:
+        raise SlowUploadError from None
 
 
 async def _head(pieces: AsyncIterator[bytes]) -> bytes:

@@ -42,6 +42,7 @@ class ScanStore:
         self._mongo = kit.mongo
         self._clock = kit.clock
         self._jobs = kit.jobs
+        self._files = kit.files
         self._idempotency = kit.idempotency
         self._rows = kit.mongo.collection(COLLECTION)
 
@@ -55,8 +56,8 @@ class ScanStore:
     ) -> Document:
         """Keep a file as a document of an application and have it read; return the first one of its content.
 
-        Raises TooManyDocumentsError, what `ArrivingFile.keep` raises, and with a key what `Idempotency.run`
-        raises.
+        Raises TooManyDocumentsError, CrowdedError, what `ArrivingFile.keep` raises, and with a key what
+        `Idempotency.run` raises.
         """
 
         async def work(session: ClientSession) -> Document:
@@ -80,11 +81,12 @@ class ScanStore:
             await self._jobs.enqueue(_reading_of(document), session=session)
             return document
 
-        while True:
-            try:
-                return await self._idempotency.run(keyed, work)
-            except DuplicateKeyError:  # somebody was quicker with this file, or with this number
-                continue
+        async with self._files.turn(application_id):
+            while True:
+                try:
+                    return await self._idempotency.run(keyed, work)
+                except DuplicateKeyError:  # another replica was quicker with this file, or with this number
+                    continue
 
     async def get(self, tenant_id: str, application_id: str, document_id: str) -> Document:
         """Return a document of an application. Raises NotFoundError."""

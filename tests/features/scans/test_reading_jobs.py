@@ -1,21 +1,25 @@
 """Documents are read by the worker: fields found, contradictions flagged, hopeless files answered clearly."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import resource
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
 from app.features.credit.service import SCORE
 from app.features.scans import jobs, reading
-from app.features.scans.reading import EngineMissingError, ReadingInterruptedError
+from app.features.scans.reading import EngineMissingError, ReadingInterruptedError, UnreadableError
 from app.state.job_documents import Job
 from app.state.kit import StateKit
 from tests.features.scans import samples
 from tests.features.scans.conftest import APPLICATION
-from tests.features.scans.test_uploads import hand_in
+from tests.features.scans.uploads import hand_in
 from tests.state.people import Person
 from tests.state.working import until_over, working
 
@@ -157,6 +161,55 @@ async def test_the_reader_ends_with_its_limits_and_leaves_no_process(monkeypatch
     monkeypatch.setattr(reading, "WALL_MAX_S", 0.5)
     with pytest.raises(ReadingInterruptedError, match=r"longer than 0\.5 s"):
         await reading.read("application/pdf", endless())
+
+
+def large() -> bytes:
+    """A picture that takes a hundred megabytes once it is decoded."""
+    return samples.encoded(Image.new("RGBA", (5000, 5000)), "PNG", compress_level=1)
+
+
+def laborious() -> bytes:
+    """A picture of nothing but noise, in which an engine sees letters everywhere."""
+    return samples.encoded(Image.effect_noise((3000, 3000), 20), "JPEG", quality=15)
+
+
+@pytest.mark.parametrize(
+    ("limit", "most", "kind", "content"),
+    [
+        (resource.RLIMIT_AS, 200 * 1024 * 1024, "image/png", large),
+        (resource.RLIMIT_CPU, 1, "image/jpeg", laborious),
+    ],
+    ids=["memory", "time"],
+)
+async def test_a_document_that_takes_too_much_ends_its_reader_and_is_too_complex(
+    monkeypatch: pytest.MonkeyPatch, *, limit: int, most: int, kind: str, content: Callable[[], bytes]
+) -> None:
+    """Bounds that are lower than the reader's own are inherited here."""
+    document, spawn = content(), asyncio.create_subprocess_exec
+    lower = f"resource.setrlimit({limit}, ({most}, {most * 9}))"
+
+    async def hungry() -> AsyncIterator[bytes]:
+        yield document
+
+    async def spawn_with_less(*command: str, **options: Any) -> Any:
+        # exec makes no new process: the reader's parent stays who it is
+        script = f"import os, resource, sys; {lower}; os.execv(sys.argv[1], sys.argv[1:])"
+        return await spawn(sys.executable, "-c", script, *command, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", spawn_with_less)
+    with pytest.raises(UnreadableError, match="more memory or time") as refused:
+        await reading.read(kind, hungry())
+    assert refused.value.code == "too_complex"
+
+
+def test_what_was_killed_from_outside_is_tried_again_and_what_broke_down_is_not() -> None:
+    with pytest.raises(ReadingInterruptedError, match="SIGKILL"):
+        reading._judged(-signal.SIGKILL, b"", b"")
+    with pytest.raises(ReadingInterruptedError, match="ended with 1: no such thing"):
+        reading._judged(1, b"", b"no such thing")
+    with pytest.raises(UnreadableError) as broke:
+        reading._judged(-signal.SIGSEGV, b"", b"")
+    assert broke.value.code == "damaged"
 
 
 async def test_a_reader_without_its_packages_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

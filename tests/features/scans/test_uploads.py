@@ -2,35 +2,18 @@
 
 import asyncio
 import hashlib
-from typing import Any
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 
+from app.features.scans import service
 from app.features.scans.limits import BYTES_MAX, DOCUMENTS_MAX
-from app.state.files import CHUNKS, FILES
 from app.state.kit import StateKit
 from tests.features.scans import samples
 from tests.features.scans.conftest import APPLICATION
+from tests.features.scans.uploads import hand_in, stored
 from tests.state.people import Person, log_in, new_account, new_person
-
-PDF = samples.born_digital()
-
-
-async def hand_in(
-    api: httpx.AsyncClient, path: str, content: bytes = PDF, *, name: str = "invoice.pdf", **more: Any
-) -> httpx.Response:
-    return await api.post(path, files={"file": (name, content)}, **more)
-
-
-async def stored(kit: StateKit) -> tuple[int, int, int]:
-    """Return how many documents, files and files' records there are."""
-    kept = {"metadata.expires_at": {"$exists": False}}
-    return (
-        await kit.mongo.collection("scans").count_documents({}),
-        await kit.mongo.collection(FILES).count_documents(kept),
-        len(await kit.mongo.collection(CHUNKS).distinct("files_id")),
-    )
 
 
 async def test_a_document_is_taken_in_listed_and_given_back(
@@ -206,3 +189,17 @@ async def test_who_does_not_see_the_application_finds_nothing(
     assert (await api.get(f"/applications/{other}/documents/{made}")).status_code == 404
     by_underwriter = await hand_in(api, documents, samples.pdf(["%"]), headers=underwriter.headers)
     assert by_underwriter.status_code == 202
+
+
+async def test_a_file_that_takes_too_long_to_arrive_is_not_waited_for(
+    api: httpx.AsyncClient, app_kit: StateKit, documents: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def slowly(beginning: str) -> AsyncIterator[bytes]:
+        yield PART.format("file", beginning).encode()[:-2]
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(service, "ARRIVES_WITHIN_S", 0.2)
+    for beginning in ("%P", "%PDF-1.7 and so on"):
+        late = await api.post(documents, content=slowly(beginning), headers={"Content-Type": FORM})
+        assert (late.status_code, late.json()["code"]) == (408, "request_timeout")
+    assert await stored(app_kit) == (0, 0, 0)

@@ -14,7 +14,7 @@ from app.features.scoring.store import COLLECTION, ScoreStore
 from app.state.job_documents import NewJob
 from app.state.kit import StateKit
 from tests.features.scans import samples
-from tests.features.scans.test_uploads import hand_in
+from tests.features.scans.uploads import hand_in
 from tests.state.people import Person, new_person
 from tests.state.working import until_over, working
 
