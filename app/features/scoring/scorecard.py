@@ -96,6 +96,12 @@ def score_of(inputs: Inputs) -> Score:
     factors = tuple(factor(inputs) for factor in _FACTORS)
     points = sum(factor.points for factor in factors)
     concerns = tuple(_concerns(inputs))
+    unstated = [name for name, value in _stated(inputs).items() if value is None]
+    if points < REJECT_BELOW and unstated:
+        reason = Reason(
+            "little_known", f"{points} of {POINTS_MAX} points; not stated: {', '.join(unstated)}."
+        )
+        return Score(points, "review", (reason, *concerns), factors)
     if points < REJECT_BELOW:
         reason = Reason(
             "few_points", f"{points} of {POINTS_MAX} points; below {REJECT_BELOW} the card advises against."
@@ -110,6 +116,11 @@ def score_of(inputs: Inputs) -> Score:
         return Score(points, "review", concerns, factors)
     reason = Reason("enough_points", f"{points} of {POINTS_MAX} points, and nothing that speaks against it.")
     return Score(points, "approve", (reason,), factors)
+
+
+def _stated(inputs: Inputs) -> dict[str, int | None]:
+    """Return what an applicant may leave out, and is asked for before anything is held against them."""
+    return {"annual_revenue": inputs.annual_revenue_minor, "years_trading": inputs.years_trading}
 
 
 def _concerns(inputs: Inputs) -> Sequence[Reason]:

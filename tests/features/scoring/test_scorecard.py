@@ -61,19 +61,28 @@ def test_no_number_makes_up_for_what_a_person_should_look_at(changes: dict[str, 
     assert [reason.code for reason in score.reasons] == [code]
 
 
+POOR = replace(
+    GOOD,
+    requested_minor=200_000_000,
+    years_trading=0,
+    documents_read=0,
+    confirmed_fields=(),
+    terms_days=180,
+)
+
+
 def test_little_that_speaks_for_an_application_suggests_to_reject_it() -> None:
-    score = score_of(
-        replace(
-            GOOD,
-            annual_revenue_minor=None,
-            years_trading=None,
-            documents_read=0,
-            confirmed_fields=(),
-            terms_days=180,
-        )
-    )
-    assert (score.points, score.suggestion) == (5, "reject")
+    score = score_of(POOR)
+    assert (score.points, score.suggestion) == (0, "reject")
     assert [reason.code for reason in score.reasons] == ["few_points", "nothing_confirmed"]
+
+
+@pytest.mark.parametrize("name", ["annual_revenue", "years_trading"])
+def test_what_was_not_stated_is_asked_for_before_it_is_held_against_anybody(name: str) -> None:
+    field = {"annual_revenue": "annual_revenue_minor"}.get(name, name)
+    score = score_of(replace(POOR, **{field: None}))  # type: ignore[arg-type]
+    assert (score.suggestion, score.reasons[0].code) == ("review", "little_known")
+    assert score.reasons[0].detail.endswith(f"not stated: {name}.")
 
 
 def test_history_counts_and_cancelling_much_halves_it() -> None:
