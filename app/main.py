@@ -22,7 +22,10 @@ from app.features.chat.mcp import open_mcp
 from app.features.chat.mcp import router as mcp
 from app.features.chat.routes import router as chat
 from app.features.credit.routes import router as credit
+from app.features.disbursements.opened import open_gateway
+from app.features.disbursements.routes import router as disbursements
 from app.features.jobs.routes import router as jobs
+from app.features.ledger.routes import router as ledger
 from app.features.operations import docs
 from app.features.operations.routes import router as operations
 from app.features.scans.routes import router as scans
@@ -62,6 +65,7 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
             async with (
                 open_chat(kit, app.state.draining) as app.state.chat,
                 open_mcp(kit, TOOLS) as app.state.mcp,
+                open_gateway(kit) as app.state.gateway,
             ):
                 app.state.optional_services = app.state.chat.services
                 yield
@@ -79,6 +83,8 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
         credit,
         scans,
         scoring,
+        disbursements,
+        ledger,
         chat,
         jobs,
         cluster,

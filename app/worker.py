@@ -18,6 +18,11 @@ from app.features.auth import jobs as auth
 from app.features.bookings import jobs as bookings
 from app.features.chat import jobs as chat
 from app.features.credit import store as credit
+from app.features.disbursements import jobs as disbursements
+from app.features.disbursements.gateway import Gateway
+from app.features.disbursements.opened import open_gateway
+from app.features.ledger import jobs as ledger
+from app.features.ledger import sealing
 from app.features.scans import jobs as scans
 from app.features.scoring import jobs as scoring
 from app.state import schedule
@@ -36,22 +41,34 @@ OUTBOXES: Final = (bookings.COLLECTION, chat.COLLECTION, credit.COLLECTION, sche
 CRON_TABLE: Final[Sequence[Scheduled]] = ()
 
 
-def handlers(kit: StateKit) -> list[Handler]:
+def handlers(kit: StateKit, gateway: Gateway | None) -> list[Handler]:
     """Return every feature's handlers."""
-    features = (auth, bookings, chat, scans, scoring)
-    return [handler for feature in features for handler in feature.handlers(kit)]
+    return [
+        *auth.handlers(kit),
+        *bookings.handlers(kit),
+        *chat.handlers(kit),
+        *disbursements.handlers(kit, gateway),
+        *ledger.handlers(kit),
+        *scans.handlers(kit),
+        *scoring.handlers(kit),
+    ]
 
 
 async def work(settings: Settings, stop: asyncio.Event) -> None:
     """Do all that a worker does until `stop` is set, then drain."""
-    async with open_kit(settings, kind="worker", draining=stop.is_set) as kit, asyncio.TaskGroup() as tasks:
+    async with (
+        open_kit(settings, kind="worker", draining=stop.is_set) as kit,
+        open_gateway(kit) as gateway,
+        asyncio.TaskGroup() as tasks,
+    ):
         tidying = [
             tasks.create_task(kit.locks.sweep_forever()),
             tasks.create_task(kit.idempotency.forget_expired_forever()),
             tasks.create_task(kit.files.tidy_forever()),
+            tasks.create_task(sealing.look_forever(kit)),
         ]
         _log.info("worker_started")
-        await work_on_jobs(kit, stop, handlers=handlers(kit), outboxes=OUTBOXES, table=CRON_TABLE)
+        await work_on_jobs(kit, stop, handlers=handlers(kit, gateway), outboxes=OUTBOXES, table=CRON_TABLE)
         for task in tidying:
             task.cancel()
         _log.info("worker_stopped")

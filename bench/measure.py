@@ -43,6 +43,7 @@ class Wrk:
         self._script.write_text(_WRK_LUA.read_text() + scenario.lua)
         self._rows = folder / f"{scenario.name}.rows"
         self._rows.write_text("".join("\t".join(row) + "\n" for row in load.rows))
+        Path(f"{self._rows}.runs").unlink(missing_ok=True)
         self._binary = binary
         self._connections = connections
 

@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from bench.measure import Sample
+from bench.reviewers import Reviewers
 from bench.scenario import Scenario
 from bench.steady import Steady
 
@@ -62,11 +63,12 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A whole run. `steady` is None where it was not asked for."""
+    """A whole run. `steady` and `reviewers` are None where they were not asked for."""
 
     plan: Plan
     results: Sequence[Result]
     steady: Steady | None
+    reviewers: Reviewers | None
 
     def document(self) -> dict[str, Any]:
         """Return what `--json` prints; CPU is in CPU-seconds of all replicas a thousand requests."""
@@ -75,6 +77,7 @@ class Report:
             "plan": asdict(self.plan),
             "scenarios": {result.scenario.name: _result(result) for result in self.results},
             "steady": None if self.steady is None else _figures(self.steady),
+            "reviewers": None if self.reviewers is None else _figures(self.reviewers),
         }
 
 
@@ -104,7 +107,7 @@ def _result(result: Result) -> dict[str, Any]:
     }
 
 
-def _figures(measured: Sample | Steady) -> dict[str, Any]:
+def _figures(measured: Sample | Steady | Reviewers) -> dict[str, Any]:
     figures = {name: round(value, 3) for name, value in asdict(measured).items()}
     figures["cpu_s_per_1000"] = figures.pop("cpu_ms")
     return figures

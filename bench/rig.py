@@ -155,8 +155,8 @@ class Rig:
         return Process(name, recipe, self._around, port=self._around.ports.pick(), keeps_port=True)
 
 
-async def make_world(kit: StateKit, url: str, *, users: int) -> World:
-    """Make that many logged-in users of one company."""
+async def make_world(kit: StateKit, url: str, *, users: int, runs: int) -> World:
+    """Make that many logged-in users of one company, who may do anything in it."""
     tenant = await kit.tenants.create(name="Bench")
     at_once = asyncio.Semaphore(_USERS_AT_ONCE)
 
@@ -166,7 +166,7 @@ async def make_world(kit: StateKit, url: str, *, users: int) -> World:
                 tenant_id=tenant.id,
                 email=f"{new_id('usr').lower()}@bench.example",
                 name=f"User {number}",
-                role="dispatcher",
+                role="admin",
                 password_hash="none",  # noqa: S106  # nobody logs in with it
             )
             login, _ = await kit.logins.start(account, Device("bench", LOOPBACK))
@@ -175,7 +175,7 @@ async def make_world(kit: StateKit, url: str, *, users: int) -> World:
         )
         return User(Owner(tenant.id, account.id), token)
 
-    return World(kit, url, await asyncio.gather(*(make_user(number) for number in range(users))))
+    return World(kit, url, await asyncio.gather(*(make_user(number) for number in range(users))), runs)
 
 
 def _floor_recipe(layout: Layout, scenario: str, environment: dict[str, str]) -> Recipe:

@@ -27,11 +27,14 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What a scenario may use to get ready: the stores of the cluster, its address through Nginx, users."""
+    """What a scenario may use to get ready: the stores of the cluster, its address through Nginx, users, and
+    how often wrk is going to run it, counting its floor and warming up.
+    """
 
     kit: StateKit
     url: str
     users: Sequence[User]
+    runs: int
 
 
 @dataclass(frozen=True, slots=True)

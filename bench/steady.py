@@ -2,14 +2,13 @@
 
 import asyncio
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from urllib.parse import urlsplit
 
-from app.cluster.layout import REPOSITORY
 from bench.carts import make_carts
+from bench.client import run_client
 from bench.measure import MeasurementError
 from bench.rig import Target
 from bench.scenario import World
@@ -19,7 +18,6 @@ USERS = 1000
 NAME = "steady"
 P95_BAR_MS = 200
 RSS_BAR_MB = 150
-_GRACE_S = 60
 _WEIGH_EVERY_S = 0.5
 
 
@@ -47,19 +45,19 @@ async def measure_steady(world: World, target: Target, folder: Path, *, seconds:
     """Run it for that many seconds. Raises MeasurementError."""
     carts = await make_carts(world, world.users[:USERS])
     address = urlsplit(target.url)
+    file = folder / f"{NAME}.json"
     plan = {
         "host": address.hostname,
         "port": address.port,
         "seconds": seconds,
         "users": [[user.token, session.id] for user, session in carts],
     }
-    file = folder / f"{NAME}.json"
     file.write_text(json.dumps(plan))
     samples_mb: list[float] = []
     before = target.cpu_s()
     weighing = asyncio.create_task(_weigh(target, samples_mb))
     try:
-        seen = json.loads(await _run_client(file, seconds))
+        seen = await run_client("bench.steady_client", file, seconds=RAMP_S + seconds)
     finally:
         weighing.cancel()
     after = target.cpu_s()
@@ -75,27 +73,6 @@ async def measure_steady(world: World, target: Target, folder: Path, *, seconds:
         rss_last_mb=median(samples_mb[-third:]),
         rss_max_mb=max(samples_mb),
     )
-
-
-async def _run_client(file: Path, seconds: int) -> bytes:
-    client = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.steady_client", str(file)),
-        cwd=REPOSITORY,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(RAMP_S + seconds + _GRACE_S):
-            output, complaints = await client.communicate()
-    finally:
-        if client.returncode is None:
-            client.kill()
-            await client.wait()
-    if client.returncode:
-        said = complaints.decode(errors="replace").strip().rpartition("\n")[2]
-        raise MeasurementError(f"the client of the steady load exited with {client.returncode}: {said}")
-    return output
 
 
 async def _weigh(target: Target, samples_mb: list[float]) -> None:

@@ -1,5 +1,6 @@
 -- What all scenarios share inside wrk; the scenario's own Lua follows it in the same file. That one defines
---   prepare(rows)   once, with the fields of every row of the load's file: render requests beforehand here
+--   prepare(rows)   once, with the fields of every row of the load's file: render requests beforehand here.
+--                   run_number says how many runs with this file came before
 --   request()       returns the next request
 --   answered(status, headers, body) -> ok    only where an answer decides the next request, or where statuses
 --                   other than 2xx and 3xx are right; reading every answer costs wrk time
@@ -11,6 +12,17 @@ function setup(thread)
    table.insert(threads, thread)
 end
 
+-- Returns how many runs there were, and counts this one.
+local function count_run(path)
+   local file = io.open(path)
+   local before = file and file:read("n") or 0
+   if file then file:close() end
+   file = io.open(path, "w")
+   file:write(before + 1)
+   file:close()
+   return before
+end
+
 function init(args)
    local rows = {}
    for line in io.lines(args[1]) do
@@ -19,6 +31,7 @@ function init(args)
       rows[#rows + 1] = row
    end
    wrong = 0
+   run_number = count_run(args[1] .. ".runs")
    prepare(rows)
    if answered then
       reads_answers = true

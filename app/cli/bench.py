@@ -23,6 +23,7 @@ from app.cli.terminal import CommandFailedError, console, progress
 if TYPE_CHECKING:
     from bench.measure import Sample
     from bench.report import Plan, Report
+    from bench.reviewers import Reviewers
     from bench.steady import Steady
 
 _APT_TIMEOUT_S = 300
@@ -96,10 +97,11 @@ def bench(
 
 
 def _chosen(wanted: list[str]) -> list[str]:
+    from bench.reviewers import NAME as REVIEWERS  # noqa: PLC0415
     from bench.scenario import scenario_names  # noqa: PLC0415  # as above
     from bench.steady import NAME as STEADY  # noqa: PLC0415
 
-    names = [*scenario_names(), STEADY]
+    names = [*scenario_names(), REVIEWERS, STEADY]
     unknown = [name for name in wanted if name not in names]
     if unknown:
         raise CommandFailedError(f"there is no scenario {unknown[0]}; there are {', '.join(names)}")
@@ -194,6 +196,8 @@ def _show(out: Console, report: "Report") -> None:
         title = f"Medians of {plan.rounds} rounds of {plan.seconds} s each; {size}"
         out.print(_table(report, title))
         out.print("Latencies in ms; CPU-seconds of all replicas a thousand requests, and as so many floors.")
+    if report.reviewers is not None:
+        _show_reviewers(out, report.reviewers)
     if report.steady is not None:
         _show_steady(out, report.steady)
 
@@ -219,6 +223,25 @@ def _cells(sample: "Sample") -> tuple[str, ...]:
         _judged(str(sample.errors), good=sample.errors == 0),
         f"{sample.cpu_ms:.3f}",
     )
+
+
+def _show_reviewers(out: Console, seen: "Reviewers") -> None:
+    from bench.reviewers import ERRORS_BAR, P95_BAR_MS  # noqa: PLC0415  # as above
+
+    figures = (
+        f"{seen.requests:,} requests",
+        f"{seen.accepted:,} decisions taken",
+        f"{seen.conflicts:,} too late",
+        _judged(f"{seen.errors} errors", good=seen.errors < ERRORS_BAR * seen.requests or seen.errors == 0)
+        + f" (bar: < {ERRORS_BAR:.0%})",
+        f"p50 {seen.p50_ms:.0f} ms",
+        _judged(f"p95 {seen.p95_ms:.0f} ms", good=seen.p95_ms < P95_BAR_MS) + f" (bar: < {P95_BAR_MS})",
+        f"p99 {seen.p99_ms:.0f} ms",
+        f"{seen.cpu_ms:.3f} CPU s / 1,000",
+    )
+    crowd = f"{seen.users:,} connected, each deciding on one of {seen.applications} every 10 s"
+    out.print(f"  [bold]reviewers[/]  {crowd}, {seen.seconds} s")
+    out.print(f"             {', '.join(figures)}")
 
 
 def _show_steady(out: Console, steady: "Steady") -> None:

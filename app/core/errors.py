@@ -6,7 +6,7 @@ nothing else writes error bodies. Clients rely on `code`. Features add their own
 `errors.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 
@@ -101,6 +101,22 @@ class VersionConflictError(ConflictError):
             f"The document is at version {current_version}. Read it again and repeat the change.",
             extra={"current_version": current_version},
             headers={"ETag": f'"{current_version}"'},
+        )
+
+
+class InvalidTransitionError(ConflictError):
+    """It can't go from where it is to where it was sent; `allowed` says where the caller may send it."""
+
+    code, title = "invalid_transition", "Invalid transition"
+
+    def __init__(
+        self, what: str, *, current: str, wanted: str, allowed: Sequence[str], hint: str = ""
+    ) -> None:
+        """`what` it is, with its article; `hint` is a further sentence."""
+        where_to = " or ".join(allowed) or "nowhere any more"
+        refusal = f"{what} that is {current} can't become {wanted}; it can go {where_to}."
+        super().__init__(
+            f"{refusal} {hint}".rstrip(), extra={"current_status": current, "allowed": list(allowed)}
         )
 
 

@@ -1,5 +1,6 @@
 """Currencies of ISO 4217, and how small their smallest unit is."""
 
+from decimal import Decimal
 from typing import Annotated, Final
 
 import pycountry
@@ -44,3 +45,9 @@ def _known(code: str) -> str:
 
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$", examples=["EUR"]), AfterValidator(_known)]
 """A currency's code, in a request."""
+
+
+def written(amount_minor: int, currency: str) -> str:
+    """Return an amount as people read it, such as 1,234.50 EUR."""
+    digits = minor_digits(currency)
+    return f"{Decimal(amount_minor).scaleb(-digits):,.{digits}f} {currency}"

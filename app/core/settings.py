@@ -105,6 +105,21 @@ class Settings(BaseSettings):
     chat_concurrency: int = Field(default=64, ge=1, le=1000)
     """Requests of one replica to the model at once."""
 
+    gateway_url: str = Field(default="", pattern=r"^(https?://[^\s?#]+)?$")
+    """The payment gateway, up to before `/payments`. Without one, development pays through a simulator and
+    production pays nothing.
+    """
+    gateway_api_key: SecretStr = SecretStr("")
+    gateway_timeout_s: float = Field(default=3.0, gt=0, le=30)
+    """How long a request to the gateway may take in all. What waits for it waits for Nginx as well: 6 s."""
+    gateway_simulated_delay_s: float = Field(default=0.0, ge=0, le=60)
+    gateway_simulated_failed: float = Field(default=0.0, ge=0, le=1)
+    """The share of payments that the simulator fails at before it has paid."""
+    gateway_simulated_lost: float = Field(default=0.0, ge=0, le=1)
+    """The share of payments whose answer it loses after it has paid."""
+    gateway_simulated_refused: float = Field(default=0.0, ge=0, le=1)
+    """The share of payments that it refuses for good."""
+
     public_url: str = "http://localhost:8080"
     """Where users reach the service; used in mails."""
     smtp_host: str = ""

@@ -19,12 +19,13 @@ keeps hot copies wraps the call in `hot.writing`. Source of the algorithm: H. T.
 Optimistic Methods for Concurrency Control", 1981.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 from app.core.clock import Clock
 from app.core.errors import NotFoundError, VersionConflictError
-from app.state.mongo import Document, MongoStore
+from app.state.mongo import ClientSession, Document, MongoStore
 from app.state.patience import Patience
 from app.state.versions import VersionCheck, any_version
 
@@ -35,6 +36,13 @@ Decide: TypeAlias = Callable[[Document], Document | None]
 """Given the document as it is, returns top-level fields to set, or None to leave it. Raises to refuse.
 
 It is asked again whenever somebody else wrote in between, so it must do nothing else.
+"""
+
+Write: TypeAlias = Callable[[ClientSession], Awaitable[bool]]
+"""The update that names the version, in a transaction if it is given a session. Says whether it matched."""
+Together: TypeAlias = Callable[[Document, Document, Write], Awaitable[bool]]
+"""Given the document before and after and the write, does the write, in one transaction with whatever must
+happen with it. Says whether it matched: if not, nothing may have happened.
 """
 
 _UNVERSIONED: Document = {"version": {"$exists": False}}
@@ -67,10 +75,12 @@ class VersionedDocuments:
         decide: Decide,
         *,
         check_version: VersionCheck = any_version,
+        together: Together | None = None,
     ) -> tuple[Document, Document]:
         """Apply what `decide` makes of the document and return it before and after.
 
-        Raises NotFoundError, what `check_version` raises about the version that is written over, and
+        `together` does the write where other documents must change with this one. Raises NotFoundError, what
+        `check_version` raises about the version that is written over, what `together` raises, and
         VersionConflictError if others keep writing.
         """
         patience = Patience(self._clock)
@@ -80,8 +90,10 @@ class VersionedDocuments:
             changes = decide(before)
             if changes is None:
                 return before, before
-            if await self._set(scope, document_id, changes, version=before["version"]):
-                return before, {**before, **changes, "version": before["version"] + 1}
+            after = {**before, **changes, "version": before["version"] + 1}
+            write = partial(self._set, scope, document_id, changes, before["version"])
+            if await (write() if together is None else together(before, after, write)):
+                return before, after
             if not await patience.wait():
                 raise VersionConflictError(current_version=before["version"])
 
@@ -90,7 +102,7 @@ class VersionedDocuments:
 
         Raises NotFoundError, VersionConflictError.
         """
-        if not await self._set(scope, document_id, changes, version=version):
+        if not await self._set(scope, document_id, changes, version):
             raise await self._refusal(scope, document_id)
         return version + 1
 
@@ -108,11 +120,18 @@ class VersionedDocuments:
             raise await self._refusal(scope, document_id)
         return version + 1
 
-    async def _set(self, scope: Scope, document_id: str, changes: Document, *, version: int) -> bool:
+    async def _set(
+        self,
+        scope: Scope,
+        document_id: str,
+        changes: Document,
+        version: int,
+        session: ClientSession = None,
+    ) -> bool:
         update: Document = {"$inc": {"version": 1}, **({"$set": changes} if changes else {})}
         async with self._mongo.guard(f"{self._name}.update"):
             result = await self._documents.update_one(
-                {**_identity(scope, document_id), "version": version}, update
+                {**_identity(scope, document_id), "version": version}, update, session=session
             )
         return result.matched_count == 1
 

@@ -11,14 +11,20 @@ from pymongo import IndexModel
 
 FEATURES: Final[Mapping[str, Sequence[IndexModel]]] = {
     "applications": (
-        # a note moves nothing that is in an index; a new status moves the three that begin with it
+        # A note moves nothing that is in one of them, which spares a MongoDB all of it; the local cluster's
+        # engine takes 0.4 ms for each in any update. So other sorts than by date have one a tenant, whatever
+        # else the list is narrowed to.
         *(
-            IndexModel([*((name, 1) for name in owned), (sorted_by, -1), ("_id", -1)])
-            for owned in (("tenant_id",), ("tenant_id", "status"))
-            for sorted_by in ("created_at", "requested_amount.amount_minor", "company_key")
+            IndexModel([*((name, 1) for name in owned), ("created_at", -1), ("_id", -1)])
+            for owned in (
+                ("tenant_id",),
+                ("tenant_id", "status"),
+                ("tenant_id", "user_id"),
+                ("tenant_id", "reviewer.user_id"),
+            )
         ),
-        IndexModel([("tenant_id", 1), ("user_id", 1), ("created_at", -1), ("_id", -1)]),
-        IndexModel([("tenant_id", 1), ("reviewer.user_id", 1), ("created_at", -1), ("_id", -1)]),
+        IndexModel([("tenant_id", 1), ("requested_amount.amount_minor", -1), ("_id", -1)]),
+        IndexModel([("tenant_id", 1), ("company_key", -1), ("_id", -1)]),
         IndexModel([("outbox.created_at", 1)], sparse=True, name="outbox_to_be_relayed"),
     ),
     "bookings": (
@@ -40,6 +46,24 @@ FEATURES: Final[Mapping[str, Sequence[IndexModel]]] = {
     "scans": (
         IndexModel([("application_id", 1), ("sha256", 1)], unique=True, name="one_document_a_content"),
         IndexModel([("application_id", 1), ("number", 1)], unique=True, name="numbered"),
+    ),
+    "ledger_accounts": (
+        IndexModel([("tenant_id", 1), ("created_at", -1), ("_id", -1)], name="newest_first"),
+        IndexModel([("tenant_id", 1), ("user_id", 1), ("created_at", -1), ("_id", -1)]),
+    ),
+    "ledger_transfers": (
+        *(
+            IndexModel([*((name, 1) for name in narrowed), ("created_at", -1), ("_id", -1)])
+            for narrowed in (
+                ("tenant_id",),
+                ("tenant_id", "user_id"),
+                ("tenant_id", "account_ids"),
+                ("tenant_id", "kind"),
+            )
+        ),
+        IndexModel([("pending_id", 1)], unique=True, sparse=True, name="one_end_a_hold"),
+        IndexModel([("seal.chain", 1), ("seal.seq", 1)], unique=True, sparse=True, name="one_entry_a_place"),
+        IndexModel([("unsealed.chain", 1), ("unsealed.since", 1)], sparse=True, name="to_be_sealed"),
     ),
     "addresses": (
         IndexModel([("tenant_id", 1), ("user_id", 1), ("created_at", -1), ("_id", -1)], name="newest_first"),

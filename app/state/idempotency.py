@@ -11,6 +11,9 @@ Two forms, and which one is a matter of what the effect is:
 - *Transaction*: a row in `idempotency_keys` is inserted first and in the transaction of the effect, whatever
   that consists of; `transaction=lock.write` puts it into a write under a lock.
 
+An effect that goes on after its first commit (a payment whose gateway has yet to answer) may `revise` the
+answer in a later one, or `forget` the key if it takes itself back.
+
 Nothing is claimed beforehand. Either the effect and its answer are committed together, or there is neither,
 so a replica that dies leaves nothing to free, and only what succeeded is ever replayed.
 
@@ -157,20 +160,28 @@ class Idempotency:
         self._metrics.idempotent("reused")
         raise KeyReusedError
 
-    async def insert(self, within: str, document: Document, keyed: Keyed[T] | None, made: T) -> None:
+    async def insert(
+        self,
+        within: str,
+        document: Document,
+        keyed: Keyed[T] | None,
+        made: T,
+        *,
+        insert: Callable[[Document], Awaitable[None]] | None = None,
+    ) -> None:
         """Insert the document that is the whole effect of a request, with the request's key if it has one.
 
-        `within`: one of IN_DOCUMENTS. Raises AlreadyDoneError, KeyReusedError, and DuplicateKeyError of any
-        other index, which then is not the work of a twin.
+        `within`: one of IN_DOCUMENTS. `insert` does it where something else must be there with it or not at
+        all: in a transaction, and it raises DuplicateKeyError as the insert itself does. Raises
+        AlreadyDoneError, KeyReusedError, what `insert` raises, and DuplicateKeyError of any other index,
+        which then is not the work of a twin.
         """
-        rows = self._mongo.collection(within)
         if keyed is not None:
             entry = {"key": keyed.claim.key, **self._entry(keyed.claim, keyed.answer_of(made))}
             document = {**document, FIELD: entry}
         while True:
             try:
-                async with self._mongo.guard(f"{within}.insert"):
-                    await rows.insert_one(document)
+                await (insert(document) if insert else self._insert(within, document))
             except DuplicateKeyError as error:
                 if keyed is None:
                     raise
@@ -232,6 +243,18 @@ class Idempotency:
             return True
         return False
 
+    async def revise(self, key: str, answer: Answer, session: ClientSession) -> None:
+        """Replace the answer that is kept under a scoped key, in a transaction; nothing if it has expired.
+
+        For an effect that goes on after its first commit: who repeats the request wants to know how it ended.
+        """
+        changes = {"status": answer.status, "body": answer.body, "headers": dict(answer.headers)}
+        await self._rows.update_one({"_id": key}, {"$set": changes}, session=session)
+
+    async def forget(self, key: str, session: ClientSession) -> None:
+        """Let go of a scoped key in a transaction that takes its effect back: the next one is a first one."""
+        await self._rows.delete_one({"_id": key}, session=session)
+
     async def forget_expired_forever(self) -> None:
         """Every TIDY_S, remove expired keys from the documents that carry them. Runs in a worker's tasks."""
         while True:
@@ -255,6 +278,10 @@ class Idempotency:
                 return
             async with self._mongo.guard("idempotency.forget"):
                 await rows.update_many({"_id": {"$in": ids}, **over}, {"$unset": {FIELD: ""}})
+
+    async def _insert(self, within: str, document: Document) -> None:
+        async with self._mongo.guard(f"{within}.insert"):
+            await self._mongo.collection(within).insert_one(document)
 
     async def _run_keyed(self, keyed: Keyed[T], work: Work[T], session: ClientSession) -> T:
         """Insert the key first: a twin that is done, or at it, is met before its effect is."""

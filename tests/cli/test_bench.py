@@ -40,7 +40,7 @@ def test_one_short_round_prints_the_document_with_every_figure(tmp_path: Path) -
         "users": 4,
         "replicas": 1,
     }
-    assert document["steady"] is None
+    assert document["steady"] is document["reviewers"] is None
     assert list(document["scenarios"]) == ["health"]
     health = document["scenarios"]["health"]
     for measured in (health, health["floor"]):
@@ -67,7 +67,7 @@ def test_a_scenario_that_does_not_exist_is_refused_with_the_names_of_those_that_
     run = bench("--scenario", "nothing")
     _, said = run.communicate(timeout=TIMEOUT_S)
     assert run.returncode == 1
-    assert all(name in said for name in (*scenario_names(), "steady"))
+    assert all(name in said for name in (*scenario_names(), "reviewers", "steady"))
 
 
 def nothing_runs_in(folder: Path) -> bool:

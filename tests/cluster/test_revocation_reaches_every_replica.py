@@ -6,7 +6,7 @@ import pytest
 
 from tests.cluster.counts import full
 from tests.cluster.wire import Reply
-from tests.cluster.world import API, PASSWORD, Person, World, expect, fresh_email
+from tests.cluster.world import API, PASSWORD, Person, World, employ, expect, login
 
 ROUNDS = full(50, 5)
 
@@ -18,18 +18,6 @@ async def everywhere(world: World, method: str, path: str, token: str) -> list[R
 
 async def statuses(world: World, token: str, path: str = f"{API}/auth/me") -> set[int]:
     return {reply.status for reply in await everywhere(world, "GET", path, token)}
-
-
-async def login(world: World, email: str, password: str = PASSWORD) -> Person:
-    body = {"email": email, "password": password}
-    door = world.anywhere()
-    return Person.from_login(expect(200, await door.ask("POST", f"{API}/auth/login", body=body)))
-
-
-async def employ(world: World, admin: Person, role: str) -> Person:
-    body = {"email": fresh_email(), "name": "Grace", "role": role, "password": PASSWORD}
-    expect(201, await world.anywhere().ask("POST", f"{API}/users", token=admin.token, body=body))
-    return await login(world, body["email"])
 
 
 async def change(world: World, admin: Person, person: Person, **fields: object) -> None:

@@ -1,10 +1,7 @@
 """Workers that are killed and frozen in the middle of jobs, and stores that forget: every effect once."""
 
 import asyncio
-import random
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,7 +14,13 @@ from app.state.job_run import Handler, Run
 from app.state.kit import StateKit
 from tests.cluster.counts import full, show
 from tests.engines import RedisEngine
-from tests.state.working import WorkerProcess, worker_processes, working
+from tests.state.working import (
+    WorkerProcess,
+    killed_one_by_one,
+    restarted,
+    worker_processes,
+    working,
+)
 
 pytestmark = pytest.mark.settings(mongo_timeout_s=20)  # of the test itself, which counts whole collections
 
@@ -28,41 +31,6 @@ FROZEN_WORKERS = full(20, 2)
 JOBS_A_FROZEN_WORKER = 5
 GOOD_JOBS = full(1_000, 100)
 TICKS = full(60, 10)
-
-
-@asynccontextmanager
-async def restarted(workers: list[WorkerProcess]) -> AsyncIterator[None]:
-    """Start again what dies, as a supervisor would."""
-
-    async def watch(worker: WorkerProcess) -> None:
-        while True:
-            await worker.process.wait()
-            await worker.start()
-
-    async with asyncio.TaskGroup() as tasks:
-        watching = [tasks.create_task(watch(worker)) for worker in workers]
-        yield
-        for task in watching:
-            task.cancel()
-
-
-@asynccontextmanager
-async def killed_one_by_one(workers: list[WorkerProcess], *, every_s: float) -> AsyncIterator[list[str]]:
-    """Kill one of them, by lot, every so often, and start it again; yields the list of those killed."""
-    killed: list[str] = []
-
-    async def kill() -> None:
-        while True:
-            await asyncio.sleep(every_s)
-            worker = random.choice(workers)  # noqa: S311  # which one is not a secret
-            if worker.alive:
-                worker.send(signal.SIGKILL)
-                killed.append(worker.name)
-
-    async with restarted(workers), asyncio.TaskGroup() as tasks:
-        killing = tasks.create_task(kill())
-        yield killed
-        killing.cancel()
 
 
 @pytest.fixture(autouse=True)

@@ -256,3 +256,17 @@ async def in_parallel(work: Iterable[Coroutine[Any, Any, T]], *, at_once: int) -
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(one(coroutine)) for coroutine in work]
     return [task.result() for task in tasks]
+
+
+async def login(world: World, email: str, password: str = PASSWORD) -> Person:
+    """Log somebody in."""
+    body = {"email": email, "password": password}
+    door = world.anywhere()
+    return Person.from_login(expect(200, await door.ask("POST", f"{API}/auth/login", body=body)))
+
+
+async def employ(world: World, admin: Person, role: str) -> Person:
+    """Make a colleague of an admin's, and log them in."""
+    body = {"email": fresh_email(), "name": "Grace", "role": role, "password": PASSWORD}
+    expect(201, await world.anywhere().ask("POST", f"{API}/users", token=admin.token, body=body))
+    return await login(world, body["email"])

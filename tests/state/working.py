@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -53,12 +54,20 @@ async def until_over(kit: StateKit, job_id: str, tenant_id: str = "", *, timeout
 
 
 class WorkerProcess:
-    """A process of `tests.state.job_worker`."""
+    """A process of `tests.state.job_worker`, or of another module of tests."""
 
-    def __init__(self, settings: Settings, name: str, *arguments: str, mongo_timeout_s: float = 2) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        name: str,
+        *arguments: str,
+        mongo_timeout_s: float = 2,
+        module: str = "tests.state.job_worker",
+    ) -> None:
         self._settings = settings
         self.name = name
         self._arguments = arguments
+        self._module = module
         self._mongo_timeout_s = mongo_timeout_s
         self._process: asyncio.subprocess.Process | None = None
 
@@ -73,7 +82,7 @@ class WorkerProcess:
 
     async def start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.state.job_worker", *self._arguments),
+            *(sys.executable, "-m", self._module, *self._arguments),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env={
@@ -105,13 +114,17 @@ class WorkerProcess:
 
 @asynccontextmanager
 async def worker_processes(
-    settings: Settings, count: int, *arguments: str, mongo_timeout_s: float = 2
+    settings: Settings,
+    count: int,
+    *arguments: str,
+    mongo_timeout_s: float = 2,
+    module: str = "tests.state.job_worker",
 ) -> AsyncIterator[list[WorkerProcess]]:
     """Start so many workers; end them with SIGKILL, and what they left open in transactions: on the local
     engine, dropping a database waits for those forever.
     """
     workers = [
-        WorkerProcess(settings, f"worker-{n}", *arguments, mongo_timeout_s=mongo_timeout_s)
+        WorkerProcess(settings, f"worker-{n}", *arguments, mongo_timeout_s=mongo_timeout_s, module=module)
         for n in range(1, count + 1)
     ]
     try:
@@ -127,3 +140,38 @@ async def worker_processes(
         )
         await client.admin.command("killAllSessions", [])
         client.close()
+
+
+@asynccontextmanager
+async def restarted(workers: list[WorkerProcess]) -> AsyncIterator[None]:
+    """Start again what dies, as a supervisor would."""
+
+    async def watch(worker: WorkerProcess) -> None:
+        while True:
+            await worker.process.wait()
+            await worker.start()
+
+    async with asyncio.TaskGroup() as tasks:
+        watching = [tasks.create_task(watch(worker)) for worker in workers]
+        yield
+        for task in watching:
+            task.cancel()
+
+
+@asynccontextmanager
+async def killed_one_by_one(workers: list[WorkerProcess], *, every_s: float) -> AsyncIterator[list[str]]:
+    """Kill one of them, by lot, every so often, and start it again; yields the list of those killed."""
+    killed: list[str] = []
+
+    async def kill() -> None:
+        while True:
+            await asyncio.sleep(every_s)
+            worker = random.choice(workers)  # noqa: S311  # which one is not a secret
+            if worker.alive:
+                worker.send(signal.SIGKILL)
+                killed.append(worker.name)
+
+    async with restarted(workers), asyncio.TaskGroup() as tasks:
+        killing = tasks.create_task(kill())
+        yield killed
+        killing.cancel()

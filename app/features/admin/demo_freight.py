@@ -99,9 +99,9 @@ async def add_freight(kit: StateKit, shipper: Account, staff: Account) -> None:
     """Add what is missing: the shipper's addresses, draft and bookings, moved on by `staff`."""
     await _add_addresses(kit, Owner(shipper.tenant_id, shipper.id))
     if not await kit.sessions.page(Owner(shipper.tenant_id, shipper.id), session_type=TYPE, limit=1):
-        await drafts.create(kit, _as(shipper), Save(DRAFT, step=2))
+        await drafts.create(kit, acting_as(shipper), Save(DRAFT, step=2))
     for demo in BOOKINGS:
-        await _add_booking(kit, _as(shipper), _as(staff), demo)
+        await _add_booking(kit, acting_as(shipper), acting_as(staff), demo)
 
 
 async def _add_addresses(kit: StateKit, owner: Owner) -> None:
@@ -141,7 +141,7 @@ async def _book(kit: StateKit, shipper: Principal, demo: DemoBooking) -> Documen
     return await service.book(kit, shipper, NewBooking.model_validate(form))
 
 
-def _as(account: Account) -> Principal:
+def acting_as(account: Account) -> Principal:
     """Return the caller that this user would be."""
     return Principal(
         tenant_id=account.tenant_id,

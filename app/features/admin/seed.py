@@ -11,6 +11,7 @@ from typing import Any
 
 from app.core.errors import StoreUnavailableError
 from app.core.settings import Settings, SettingsError
+from app.features.admin.demo_credit import add_credit
 from app.features.admin.demo_freight import add_freight
 from app.state.accounts import EmailTakenError
 from app.state.kit import StateKit, open_kit
@@ -39,6 +40,11 @@ class DemoCompany:
 
     name: str
     users: tuple[DemoUser, ...]
+
+    @property
+    def reviewer(self) -> DemoUser:
+        """Who decides on applications: its underwriter, or else its admin."""
+        return next((user for user in self.users if user.role == "underwriter"), self.users[0])
 
 
 COMPANIES = (
@@ -95,13 +101,15 @@ async def _add_company(kit: StateKit, company: DemoCompany, password_hash: str) 
     tenant_id = await _tenant_of(kit, company, password_hash)
     for user in company.users[1:]:
         await _add_user(kit, tenant_id, user, password_hash)
-    admin, shipper = [
-        await kit.accounts.find_by_email(user.email) for user in (company.users[0], company.users[-1])
+    admin, reviewer, shipper = [
+        await kit.accounts.find_by_email(user.email)
+        for user in (company.users[0], company.reviewer, company.users[-1])
     ]
-    if admin is not None and shipper is not None:
+    if admin is not None and reviewer is not None and shipper is not None:
         async with kit.locks.hold(f"seed:{tenant_id}", wait_s=LOCK_WAIT_S):
             await _add_sessions(kit, Owner(shipper.tenant_id, shipper.id))
             await add_freight(kit, shipper, admin)
+            await add_credit(kit, shipper, reviewer)
 
 
 async def _tenant_of(kit: StateKit, company: DemoCompany, password_hash: str) -> str:

@@ -16,6 +16,11 @@ Submitting takes three steps, each of which may be the last one that its process
 Whoever meets a closed draft (a retry, another tab's save, somebody who deletes it) goes on with step 2, so a
 process that died after step 1 leaves nothing that stands still. A draft's id thus is a key of its own: to
 submit it again, with or without an `Idempotency-Key`, gives the first answer again, also after it is gone.
+
+Two things may still refuse step 2: a key that belongs to another request, and a credit line that does not
+leave the price any more, since the hold of it decides. Then the draft is opened again, and whoever met it
+closed goes on with what they wanted. Between a refusal and that, somebody else's step 2 may succeed after
+all (credit came free at that moment): then a save that comes in between is lost with the draft.
 """
 
 from contextlib import suppress
@@ -23,9 +28,9 @@ from dataclasses import replace
 from typing import Any
 
 from app.core.errors import CargoFlowError, NotFoundError, StoreUnavailableError, VersionConflictError
-from app.features.bookings import service
+from app.features.bookings import payments, service
 from app.features.bookings.documents import as_made
-from app.features.bookings.errors import DraftSubmittedError
+from app.features.bookings.errors import CreditRefusedError, DraftSubmittedError
 from app.features.bookings.forms import TYPE, Draft, Form, Save
 from app.features.bookings.store import BookingStore
 from app.http.etags import WriteCondition
@@ -77,11 +82,16 @@ async def save(
         condition.check(session.version)
         return form.with_save(saved, kit.clock.now()).session_data
 
-    try:
-        session = await kit.sessions.mutate(_owner(caller), draft_id, change)
-    except (_ClosedError, NotFoundError) as error:
-        raise await _refusal(kit, caller, draft_id, error) from None
-    return Draft.from_body(session.body), applied
+    patience = Patience(kit.clock)
+    while True:
+        try:
+            session = await kit.sessions.mutate(_owner(caller), draft_id, change)
+        except (_ClosedError, NotFoundError) as error:
+            refusal = await _refusal(kit, caller, draft_id, error)
+            if not (isinstance(refusal, CreditRefusedError) and await patience.wait()):
+                raise refusal from None
+        else:
+            return Draft.from_body(session.body), applied
 
 
 async def delete(kit: StateKit, caller: Principal, draft_id: str) -> None:
@@ -102,7 +112,9 @@ async def delete(kit: StateKit, caller: Principal, draft_id: str) -> None:
             if not await patience.wait():
                 raise
         else:
-            raise await _refusal(kit, caller, draft_id, _ClosedError())
+            refusal = await _refusal(kit, caller, draft_id, _ClosedError())
+            if not (isinstance(refusal, CreditRefusedError) and await patience.wait()):
+                raise refusal
 
 
 async def submit(
@@ -138,9 +150,15 @@ async def submit(
 async def _refusal(
     kit: StateKit, caller: Principal, draft_id: str, error: _ClosedError | NotFoundError
 ) -> CargoFlowError:
-    """Return what to tell somebody whose draft is closed or gone, having finished a submit that was begun."""
+    """Return what to tell somebody whose draft is closed or gone, having finished a submit that was begun.
+
+    A CreditRefusedError says that the draft is open again.
+    """
     if isinstance(error, _ClosedError):
-        return DraftSubmittedError((await submit(kit, caller, draft_id))["_id"])
+        try:
+            return DraftSubmittedError((await submit(kit, caller, draft_id))["_id"])
+        except CreditRefusedError as refused_credit:
+            return refused_credit
     booking = await BookingStore(kit).find_by_draft(caller, draft_id)
     return error if booking is None else DraftSubmittedError(booking["_id"])
 
@@ -154,7 +172,10 @@ async def _close(
     booking, missing, invalid = draft.form.check()
     if booking is None:
         raise refused(missing + invalid)
-    closed = replace(draft.form, places=await service.resolve(kit, caller, booking))
+    places = await service.resolve(kit, caller, booking)
+    if booking.payment == "credit":
+        await payments.check(kit, await service.prepare(kit, caller, booking, places))
+    closed = replace(draft.form, places=places)
 
     def as_checked(version: int) -> None:
         if version != draft.version:
@@ -178,14 +199,14 @@ async def _insert(kit: StateKit, caller: Principal, closed: Draft, keyed: Keyed[
     document = await service.prepare(kit, caller, booking, closed.form.places)
     try:
         made = await bookings.insert({**document, "draft_id": closed.id}, keyed)
-    except KeyReusedError:
+    except (KeyReusedError, CreditRefusedError):
         await _reopen(kit, caller, closed)
         raise
     return made or await bookings.get_by_draft(caller, closed.id)
 
 
 async def _reopen(kit: StateKit, caller: Principal, closed: Draft) -> None:
-    """Take back that a draft was closed, whose key turned out to be another request's.
+    """Take back that a draft was closed: its key turned out to be another request's, or credit lacks.
 
     Should somebody else be finishing it at this moment, they remove it just the same.
     """

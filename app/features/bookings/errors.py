@@ -1,22 +1,7 @@
 """What may go wrong with a booking, beyond what may go wrong anywhere."""
 
-from collections.abc import Sequence
-
-from app.core.errors import ConflictError
-
-
-class InvalidTransitionError(ConflictError):
-    """The booking can't go from where it is to where it was sent."""
-
-    code, title = "invalid_transition", "Invalid transition"
-
-    def __init__(self, *, current: str, wanted: str, allowed: Sequence[str]) -> None:
-        """Name what the caller may do instead."""
-        where_to = " or ".join(allowed) or "nowhere any more"
-        super().__init__(
-            f"A booking that is {current} can't become {wanted}; it can go {where_to}.",
-            extra={"current_status": current, "allowed": list(allowed)},
-        )
+from app.core.errors import ConflictError, ValidationFailedError
+from app.core.money import written
 
 
 class DraftSubmittedError(ConflictError):
@@ -29,4 +14,21 @@ class DraftSubmittedError(ConflictError):
         super().__init__(
             f"This draft was submitted and is booking {booking_id} now. Nothing was saved.",
             extra={"booking_id": booking_id},
+        )
+
+
+class CreditRefusedError(ValidationFailedError):
+    """The customer's credit line does not leave the price of the booking."""
+
+    def __init__(self, *, price_minor: int, remaining_minor: int | None, currency: str) -> None:
+        """`remaining_minor` is None if there is no credit line in this currency."""
+        message = (
+            f"needs a credit line in {currency}, and there is none; choose prepaid"
+            if remaining_minor is None
+            else f"the price is {written(price_minor, currency)}, and of the credit line "
+            f"{written(remaining_minor, currency)} is left; choose prepaid"
+        )
+        super().__init__(
+            "The request breaks a rule; 'errors' says where.",
+            errors=[{"field": "payment", "message": message}],
         )

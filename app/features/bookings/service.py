@@ -46,8 +46,8 @@ async def book(
 ) -> Document:
     """Make a booking and return its document.
 
-    Raises ValidationFailedError naming every field that stands in the way, StoreUnavailableError, and with a
-    key what `Idempotency.insert` raises.
+    Raises ValidationFailedError naming every field that stands in the way, CreditRefusedError among them,
+    StoreUnavailableError, and with a key what `Idempotency.insert` raises.
     """
     document = await prepare(kit, caller, booking, await resolve(kit, caller, booking))
     made = await BookingStore(kit).insert(document, keyed)
@@ -57,14 +57,15 @@ async def book(
 
 
 async def resolve(kit: StateKit, caller: Principal, booking: NewBooking) -> Places:
-    """Return both places in full, as they are now. After this nothing speaks against the booking any more.
+    """Return both places in full, as they are now. After this nothing but lack of credit speaks against the
+    booking any more.
 
     Raises ValidationFailedError naming every field that does, StoreUnavailableError.
     """
     pickup, wrong_pickup = await _resolved(kit, caller, "pickup", booking.pickup)
     delivery, wrong_delivery = await _resolved(kit, caller, "delivery", booking.delivery)
     errors = wrong_pickup + wrong_delivery
-    errors += _time_errors(booking.pickup_at, kit.clock.now()) + _payment_errors(booking)
+    errors += _time_errors(booking.pickup_at, kit.clock.now())
     if errors:
         raise refused(errors)
     return {"pickup": pickup, "delivery": delivery}
@@ -128,11 +129,12 @@ async def move(
     *,
     note: str | None,
     check_version: VersionCheck,
+    keyed: Keyed[Document] | None = None,
 ) -> Document:
     """Send a booking on to another status and return it.
 
     Raises NotFoundError, what `check_version` raises, InvalidTransitionError, ForbiddenError, in this order;
-    VersionConflictError, StoreUnavailableError.
+    VersionConflictError, StoreUnavailableError, and with a key what `Idempotency.run` raises.
     """
     party: Party = "staff" if is_staff(caller) else "owner"
     now = to_the_millisecond(kit.clock.now())
@@ -142,7 +144,9 @@ async def move(
         events = [*booking["events"], new_event(wanted, caller, now, note=note)]
         return {"status": wanted, "events": events, "updated_at": now}
 
-    return await BookingStore(kit).change(caller, booking_id, decide, check_version=check_version)
+    return await BookingStore(kit).change(
+        caller, booking_id, decide, check_version=check_version, keyed=keyed
+    )
 
 
 async def _resolved(
@@ -189,13 +193,6 @@ def _time_errors(pickup_at: datetime, now: datetime) -> FieldErrors:
     if now < pickup_at <= now + AHEAD_MAX:
         return []
     return [{"field": "pickup_at", "message": "must lie ahead, and within a year"}]
-
-
-def _payment_errors(booking: NewBooking) -> FieldErrors:
-    if booking.payment == "prepaid":
-        return []
-    message = "needs a credit account with enough of its limit left, and there is none; choose prepaid"
-    return [{"field": "payment", "message": message}]
 
 
 def _no_such_entry(field: str) -> dict[str, str]:

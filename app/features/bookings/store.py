@@ -5,6 +5,8 @@ Guarantees
   of the request (`idempotency`), so that it is there with all of them or not at all.
 - A number is a tenant's only once, and a draft becomes one booking at most: unique indexes.
 - A change is compare-and-set on `version`; its event is in the same update.
+- What a booking on credit does to the credit line is in the same transaction (`payments`); a prepaid one
+  costs no store call for that.
 - Tenant and, unless staff ask, owner are in every filter (`scope_of`).
 - Whoever changes a booking ends the cached lists it may be in (`cached`).
 
@@ -19,25 +21,28 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 from pymongo.errors import DuplicateKeyError
 
 from app.core.errors import NotFoundError, StoreUnavailableError
+from app.features.bookings import payments
 from app.features.bookings.cached import lists_of_a_tenant, lists_with_a_new_booking
 from app.features.bookings.jobs import COLLECTION, follow_up
 from app.features.bookings.numbers import new_number
 from app.features.bookings.transitions import Status
-from app.state.documents import Decide, VersionedDocuments
+from app.state.documents import Decide, VersionedDocuments, Write
 from app.state.keyed import Keyed
 from app.state.kit import StateKit
-from app.state.mongo import Document, one_page
+from app.state.mongo import ClientSession, Document, one_page
 from app.state.principals import Principal, Role
 from app.state.versions import VersionCheck, any_version
 
 _SELECTIVE: Final = frozenset({"number", "reference_key"})
 """Fields of which few bookings share a value."""
-_REACHES: Final = (timedelta(days=1), timedelta(days=30))
+_REACHES: Final = (timedelta(minutes=10), timedelta(hours=8), timedelta(days=10))
+"""How far back a page looks at first, and then: a busy tenant's page is full after the first."""
 _STAFF: Final[frozenset[Role]] = frozenset({"dispatcher", "admin"})
 
 
@@ -78,6 +83,7 @@ class BookingStore:
 
     def __init__(self, kit: StateKit) -> None:
         """Take from the kit what it needs."""
+        self._kit = kit
         self._mongo = kit.mongo
         self._cache = kit.cache
         self._clock = kit.clock
@@ -90,7 +96,7 @@ class BookingStore:
         """Insert a booking and return it, under another number if its own is taken; None if its draft is
         booked already.
 
-        Raises with a key what `Idempotency.insert` raises.
+        Raises CreditRefusedError, and with a key what `Idempotency.insert` raises.
         """
         document = {**document, "outbox": self._jobs.outbox([follow_up(document)])}
         owner = {"tenant_id": document["tenant_id"], "user_id": document["user_id"]}
@@ -145,21 +151,50 @@ class BookingStore:
         decide: Decide,
         *,
         check_version: VersionCheck = any_version,
+        keyed: Keyed[Document] | None = None,
     ) -> Document:
         """Set what `decide` makes of a booking and return it as it is then.
 
-        Raises as `VersionedDocuments.change` does.
+        Raises as `VersionedDocuments.change` does, and with a key what `Idempotency.run` raises.
         """
         async with self._cache.changing(*lists_of_a_tenant(caller.tenant_id)):
             _, after = await self._documents.change(
-                scope_of(caller), booking_id, decide, check_version=check_version
+                scope_of(caller),
+                booking_id,
+                decide,
+                check_version=check_version,
+                together=partial(self._with_its_hold, keyed),
             )
         return after
 
+    async def _with_its_hold(
+        self, keyed: Keyed[Document] | None, before: Document, after: Document, write: Write
+    ) -> bool:
+        """Write a change, with what it does to the credit line and with the key of its request."""
+        ends_hold = payments.ends_hold(before, after)
+
+        async def work(session: ClientSession) -> bool:
+            written = await write(session)
+            if written and ends_hold:
+                await payments.end_hold(self._kit, after, session)
+            return written
+
+        if keyed is None and ends_hold:
+            return await self._kit.transactions.run(work)
+        return await self._idempotency.write(keyed, work, after)
+
+    async def _insert_with_hold(self, document: Document) -> None:
+        async def work(session: ClientSession) -> None:
+            await self._rows.insert_one(document, session=session)
+            await payments.hold(self._kit, document, session)
+
+        await self._kit.transactions.run(work)
+
     async def _insert(self, document: Document, keyed: Keyed[Document] | None) -> Document | None:
+        insert = self._insert_with_hold if payments.is_on_credit(document) else None
         while True:
             try:
-                await self._idempotency.insert(COLLECTION, document, keyed, document)
+                await self._idempotency.insert(COLLECTION, document, keyed, document, insert=insert)
             except DuplicateKeyError as error:
                 taken = (error.details or {}).get("keyPattern", {})
                 if "draft_id" in taken:

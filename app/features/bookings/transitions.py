@@ -9,8 +9,7 @@ An owner may call a shipment off until it is picked up; everything else is for s
 from collections.abc import Mapping
 from typing import Final, Literal, get_args
 
-from app.core.errors import ForbiddenError
-from app.features.bookings.errors import InvalidTransitionError
+from app.core.errors import ForbiddenError, InvalidTransitionError
 
 Status = Literal["booked", "assigned", "picked_up", "in_transit", "delivered", "closed", "cancelled"]
 STATUSES: Final[tuple[Status, ...]] = get_args(Status)
@@ -42,6 +41,8 @@ def check(current: Status, wanted: Status, party: Party) -> None:
     """Raise InvalidTransitionError if the booking can't go there, ForbiddenError if others may send it."""
     parties = TRANSITIONS[current].get(wanted)
     if parties is None:
-        raise InvalidTransitionError(current=current, wanted=wanted, allowed=allowed(current, party))
+        raise InvalidTransitionError(
+            "A booking", current=current, wanted=wanted, allowed=allowed(current, party)
+        )
     if party not in parties:
         raise ForbiddenError(f"Only {' or '.join(sorted(parties))} may make a booking {wanted}.")

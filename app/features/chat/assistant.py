@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import orjson
 
-from app.core.money import minor_digits
+from app.core.money import written
 from app.features.chat.documents import Call
 from app.features.chat.models import Calls, Part, Prompt
 from app.features.chat.questions import Request, understand
@@ -21,6 +21,8 @@ HELP: Final = """I'm CargoFlow's built-in assistant: no language model, but I un
 - "Where is BK-7K3M-9QTX?": the status of a booking
 - "List my bookings", or "list my delivered bookings"
 - "What does 8400 kg from Hamburg to Turin cost, reefer, on 2026-12-01?": a price
+- "What is the status of my application?", or "list approved applications": trade credit
+- "How much credit do I have?": your credit lines
 - "Show my addresses": your address book"""
 _NOT_UNDERSTOOD: Final = "I did not understand that.\n\n"
 _WHICH_WEIGHT: Final = (
@@ -58,7 +60,8 @@ def _say(request: Request, prompt: Prompt) -> str:
 
 def _refusal(request: Request, result: Mapping[str, Any]) -> str:
     if result["error"] == "not_found":
-        return f"I find no booking {request.arguments.get('booking', '')} that you may see."
+        named = request.arguments.get("booking") or request.arguments.get("application_id", "")
+        return f"I find no {request.topic} {named} that you may see."
     if result["error"] == "forbidden":
         return str(result["detail"])
     if result["error"] == "validation_failed":
@@ -100,6 +103,25 @@ def _quote(result: Mapping[str, Any]) -> str:
     )
 
 
+def _applications(result: Mapping[str, Any]) -> str:
+    found = result["applications"]
+    if not found:
+        return "There are no such applications."
+    lines = [
+        f"- {row['company_name']}: {_words(row['status'])} since {row['updated_at'][:10]}, "
+        f"{_money(row['requested_amount'])} at {row['terms_days']} days ({row['id']})"
+        for row in found
+    ]
+    said = [
+        f"  {event['at'][:10]}, {_words(event['status'])}: {event['note']}"
+        for event in result.get("history", ())
+        if event["note"]
+    ]
+    more = ["There are more; the list of applications shows them all."] if result["more"] else []
+    title = [] if "history" in result else ["Applications for credit, newest first:"]
+    return "\n".join([*title, *lines, *said, *more])
+
+
 def _addresses(result: Mapping[str, Any]) -> str:
     if not result["addresses"]:
         return "Your address book is empty."
@@ -111,17 +133,28 @@ def _addresses(result: Mapping[str, Any]) -> str:
     return "\n".join(["Your address book:", *rows, *(["There are more."] if result["more"] else [])])
 
 
+def _credit(result: Mapping[str, Any]) -> str:
+    if not result["credit_lines"]:
+        return "You have no credit line. Apply for credit; it is there once that is approved."
+    return "\n".join(
+        f"{_money(line['available'])} of your credit line of {_money(line['limit'])} is available: "
+        f"{_money(line['used'])} is used, and {_money(line['held'])} is held for bookings under way."
+        for line in result["credit_lines"]
+    )
+
+
 _SENTENCES: Final = {
     "get_booking": _booking,
     "list_bookings": _bookings,
     "quote": _quote,
     "my_addresses": _addresses,
+    "application_status": _applications,
+    "my_credit": _credit,
 }
 
 
 def _money(money: Mapping[str, Any]) -> str:
-    digits = minor_digits(money["currency"])
-    return f"{money['amount_minor'] / 10**digits:,.{digits}f} {money['currency']}"
+    return written(money["amount_minor"], money["currency"])
 
 
 def _words(code: str) -> str:

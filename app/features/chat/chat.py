@@ -15,10 +15,12 @@ from app.features.chat.assistant import BuiltInAssistant
 from app.features.chat.models import Model
 from app.features.chat.provider import Provider
 from app.features.chat.runs import Runs
+from app.features.credit.tools import TOOLS as CREDIT_TOOLS
+from app.features.ledger.tools import TOOLS as LEDGER_TOOLS
 from app.http.tools import Tool
 from app.state.kit import StateKit
 
-TOOLS: Final[tuple[Tool, ...]] = (*BOOKING_TOOLS, *ADDRESS_TOOLS)
+TOOLS: Final[tuple[Tool, ...]] = (*BOOKING_TOOLS, *ADDRESS_TOOLS, *CREDIT_TOOLS, *LEDGER_TOOLS)
 """Everything that can be called, by whichever door."""
 
 _CONNECTIONS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=32)

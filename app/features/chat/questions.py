@@ -11,7 +11,13 @@ READ_CHARACTERS: Final = 400
 _NUMBER: Final = re.compile(r"\bBK-?[0-9A-Z]{4}-?[0-9A-Z]{4}\b|\bbkg_\w{22}\b", re.IGNORECASE)
 _HELP: Final = re.compile(r"\b(help|what can you do|who are you|hello|hi)\b", re.IGNORECASE)
 _ADDRESSES: Final = re.compile(r"\baddress(es)?( book)?\b", re.IGNORECASE)
+_CREDIT: Final = re.compile(r"\b(credit|owe)\b", re.IGNORECASE)
 _BOOKINGS: Final = re.compile(r"\b(bookings?|shipments?|loads?|orders?|freight)\b", re.IGNORECASE)
+_APPLICATION_ID: Final = re.compile(r"\bapp_\w{22}\b")
+_APPLICATIONS: Final = re.compile(r"\bapplications?\b", re.IGNORECASE)
+_APPLICATION_STATUS: Final = re.compile(
+    r"\b(pending|in[ _]review|approved|rejected|disbursing|disbursed)\b", re.IGNORECASE
+)
 _STATUS: Final = re.compile(
     r"\b(booked|assigned|picked[ _]up|in[ _]transit|delivered|closed|cancelled|canceled)\b", re.IGNORECASE
 )
@@ -49,15 +55,31 @@ def understand(question: str) -> Request:
     number = _NUMBER.search(question)
     if number is not None:
         return Request("booking", "get_booking", {"booking": number[0]})
+    if _APPLICATIONS.search(question) or _APPLICATION_ID.search(question):
+        return _application(question)
     route = _ROUTE.search(question) or (_DASHED.search(question) if _PRICE.search(question) else None)
     if route is not None and (_PRICE.search(question) or _WEIGHT.search(question)):
         return _quote(question, route)
+    return _overview(question)
+
+
+def _overview(question: str) -> Request:
+    """Return what is asked for where nothing in particular is named."""
     if _ADDRESSES.search(question):
         return Request("addresses", "my_addresses")
     if _BOOKINGS.search(question):
         status = _STATUS.search(question)
         return Request("bookings", "list_bookings", {"status": _status(status[0])} if status else {})
+    if _CREDIT.search(question):
+        return Request("credit", "my_credit")
     return Request("help" if _HELP.search(question) else "unknown")
+
+
+def _application(question: str) -> Request:
+    application, status = _APPLICATION_ID.search(question), _APPLICATION_STATUS.search(question)
+    if application is not None:
+        return Request("application", "application_status", {"application_id": application[0]})
+    return Request("applications", "application_status", {"status": _status(status[0])} if status else {})
 
 
 def _quote(question: str, route: re.Match[str]) -> Request:

@@ -5,12 +5,16 @@ from typing import Annotated
 
 from fastapi import Depends, Query, Response
 
-from app.features.credit import lists, service
+from app.features.credit import batch, lists, service
+from app.features.credit.assignment import assign
 from app.features.credit.documents import EVENTS_MAX, shown, shown_event
 from app.features.credit.schemas import (
     ApplicationEvent,
     ApplicationOut,
     ApplicationPage,
+    Assignment,
+    BatchResults,
+    BatchUpdate,
     Decision,
     NewApplication,
 )
@@ -20,7 +24,7 @@ from app.http.admission import Caller, Kit, requires
 from app.http.etags import IfMatch, WriteCondition, etag
 from app.http.idempotency import KeyedCall, created, keyed_caller
 from app.http.paging import LIMIT_DEFAULT, PageCursor, PageLimit, decode_cursor, page_of
-from app.http.responses import JsonResponse
+from app.http.responses import JsonResponse, encode
 from app.http.routing import ApiRouter
 from app.http.schemas import Page
 from app.state.keyed import Answer
@@ -31,6 +35,7 @@ from app.state.principals import Principal
 router = ApiRouter(prefix="/applications", tags=["Credit"])
 
 ApplicantsCall = Annotated[KeyedCall, Depends(keyed_caller(*service.APPLICANTS, within="applications"))]
+ReviewersCall = Annotated[KeyedCall, Depends(keyed_caller(*REVIEWERS))]
 Reviewer = Annotated[Principal, Depends(requires(*REVIEWERS))]
 
 
@@ -71,10 +76,21 @@ async def list_applications(
 ) -> Response:
     """List the caller's applications, or for underwriters and admins the tenant's.
 
-    Items and `total` may be some milliseconds apart. What is applied for meanwhile moves the pages.
+    Above a thousand, `total` may be ten seconds old. What is applied for meanwhile moves the pages.
     """
     wanted = lists.Wanted(page=page, limit=limit, sort=sort, status=status, reviewer=reviewer)
     return JsonResponse(await lists.page(kit, caller, wanted))
+
+
+@router.post("/batch-update", response_model=BatchResults, summary="Decide on several applications")
+async def update_applications(body: BatchUpdate, kit: Kit, call: ReviewersCall) -> Response:
+    """Decide the same about up to a hundred applications, each checked by its own version.
+
+    Each is decided whole or not at all, and the answer says of each which. Repeated with the same
+    Idempotency-Key it decides what is still undecided, if the first one died, and answers what that would
+    have. `403 own_application`, and nothing is decided, if the caller applied for one of them.
+    """
+    return await call.once(lambda keyed: batch.update(kit, call.principal, body, keyed), answer_of=_results)
 
 
 @router.get("/{application_id}", response_model=ApplicationOut, summary="Read an application")
@@ -110,17 +126,33 @@ async def decide_application(
     """Send an application on, or add a note to it while its status stays.
 
     Of all who name the same version one succeeds. `409 invalid_transition`, with what is allowed, for a step
-    that there is not; `403 own_application` for who applied. After an answer that was lost, repeat it: a
-    conflict means that somebody's decision is there, and the history says whose.
+    that there is not. After an answer that was lost, repeat it: a conflict means that somebody's decision is
+    there, and the history says whose.
     """
     condition = WriteCondition(if_match, body.version)
     return _answer(await service.decide(kit, caller, application_id, body, check_version=condition.check))
+
+
+@router.post("/{application_id}/assign", response_model=ApplicationOut, summary="Take an application on")
+async def assign_application(
+    *, application_id: str, body: Assignment, kit: Kit, caller: Reviewer, if_match: IfMatch
+) -> Response:
+    """Look after an application, or have a colleague do so, which is for admins to say.
+
+    It tells others that somebody is at it, and forbids them nothing.
+    """
+    condition = WriteCondition(if_match, body.version)
+    return _answer(await assign(kit, caller, application_id, body, check_version=condition.check))
 
 
 def submitted(kit: StateKit, document: Document) -> Answer:
     """Return the answer to whoever made this application."""
     location = f"{kit.settings.base_path}/applications/{document['_id']}"
     return created(shown(document), location=location, version=document["version"])
+
+
+def _results(results: list[batch.Result]) -> Answer:
+    return Answer(200, encode({"results": results}))
 
 
 def _answer(document: Document) -> Response:

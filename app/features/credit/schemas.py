@@ -183,7 +183,7 @@ class ApplicationPage(ResponseModel):
 
     items: list[ApplicationOut]
     total: int
-    """Of all pages."""
+    """Of all pages; above a thousand it may be ten seconds old."""
     page: int
     limit: int
     pages: int

@@ -1,7 +1,8 @@
 """The life of an application: one table, which says where it may go and by whose doing.
 
     pending ──► in_review ──┬──► approved ──► disbursing ──► disbursed
-                            └──► rejected
+                            └──► rejected    ▲               │
+                                             └───────────────┘ the gateway refused
 
 People who review take it as far as `approved` or `rejected`; the last two steps are taken by its payment and
 by nothing else.
@@ -10,7 +11,7 @@ by nothing else.
 from collections.abc import Mapping
 from typing import Final, Literal, get_args
 
-from app.features.credit.errors import InvalidTransitionError
+from app.core.errors import InvalidTransitionError
 
 Status = Literal["pending", "in_review", "approved", "rejected", "disbursing", "disbursed"]
 STATUSES: Final[tuple[Status, ...]] = get_args(Status)
@@ -22,11 +23,11 @@ TRANSITIONS: Final[Mapping[Status, Mapping[Status, Party]]] = {
     "in_review": {"approved": "reviewer", "rejected": "reviewer"},
     "approved": {"disbursing": "payment"},
     "rejected": {},
-    "disbursing": {"disbursed": "payment"},
+    "disbursing": {"disbursed": "payment", "approved": "payment"},
     "disbursed": {},
 }
 LENGTH_MAX: Final = 4
-"""How many transitions an application can go through."""
+"""How many transitions an application can go through, but for payments that are refused and tried anew."""
 
 
 def allowed(current: Status, party: Party) -> list[Status]:
@@ -37,4 +38,6 @@ def allowed(current: Status, party: Party) -> list[Status]:
 def check(current: Status, wanted: Status, party: Party) -> None:
     """Raise InvalidTransitionError unless this party may send an application from `current` to `wanted`."""
     if TRANSITIONS[current].get(wanted) != party:
-        raise InvalidTransitionError(current=current, wanted=wanted, allowed=allowed(current, party))
+        raise InvalidTransitionError(
+            "An application", current=current, wanted=wanted, allowed=allowed(current, party)
+        )

@@ -25,14 +25,13 @@ from app.core.errors import NotFoundError
 from app.core.moments import to_the_millisecond
 from app.features.bookings.jobs import COLLECTION as BOOKINGS
 from app.features.credit.store import ApplicationStore
+from app.features.ledger.ledger import TRANSFERS
 from app.features.scans.store import ScanStore
 from app.features.scoring.scorecard import SCORECARD, Inputs, score_of
 from app.state.kit import StateKit
 from app.state.mongo import ClientSession, Document
 
 COLLECTION: Final = "scores"
-TRANSFERS: Final = "ledger_transfers"
-"""The ledger's collection. A tenant without a ledger has no history in it."""
 _COMPLETED: Final = ("delivered", "closed")
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from app.core.errors import StoreUnavailableError
 from app.core.settings import Settings, SettingsError
+from app.features.admin.demo_credit import APPLICATIONS
 from app.features.admin.demo_freight import ADDRESS_BOOK, BOOKINGS
 from app.features.admin.migrate import migrate
 from app.features.admin.seed import COMPANIES, DEMO_PASSWORD, seed
@@ -78,7 +79,12 @@ async def test_seeding_at_once_makes_everything_once(settings: Settings, kit: St
     stored = await contents(kit)
     assert len(stored["tenants"]) == len(COMPANIES)
     assert len(stored["users"]) == sum(len(company.users) for company in COMPANIES)
-    for name, many in (("sessions", 3), ("addresses", len(ADDRESS_BOOK)), ("bookings", len(BOOKINGS))):
+    for name, many in (
+        ("sessions", 3),
+        ("addresses", len(ADDRESS_BOOK)),
+        ("bookings", len(BOOKINGS)),
+        ("applications", len(APPLICATIONS)),
+    ):
         assert len(stored[name]) == many * len(COMPANIES)
 
 
@@ -123,6 +129,38 @@ async def test_seeding_goes_on_with_what_was_cut_short(settings: Settings, kit: 
     assert again is not None
     assert [event["status"] for event in again["events"]] == [event["status"] for event in closed["events"]]
     assert await bookings.count_documents({"status": "cancelled"}) == len(COMPANIES)
+
+
+async def test_the_demo_company_has_applications_in_every_state_that_people_bring_them_to(
+    settings: Settings, kit: StateKit
+) -> None:
+    await seed(settings)
+    shipper = await kit.accounts.find_by_email("shipper@nordwind.example")
+    assert shipper is not None
+    applications = kit.mongo.collection("applications")
+    found = [row async for row in applications.find(Owner(shipper.tenant_id, shipper.id).filter)]
+    assert {row["status"] for row in found} == {"pending", "in_review", "approved", "rejected"}
+    assert all(row["version"] == len(row["history"]) for row in found)
+    approved = next(row for row in found if row["status"] == "approved")
+    assert {event["actor"]["role"] for event in approved["history"]} == {"shipper", "underwriter"}
+
+
+async def test_seeding_goes_on_with_applications_and_leaves_those_that_somebody_touched(
+    settings: Settings, kit: StateKit
+) -> None:
+    await seed(settings)
+    applications = kit.mongo.collection("applications")
+    cut, touched = [row async for row in applications.find({"status": "approved"}).limit(2)]
+    beginning = {"status": "in_review", "version": 3, "history": cut["history"][:3]}
+    await applications.update_one({"_id": cut["_id"]}, {"$set": beginning})
+    other = {**touched["history"][0], "version": 2, "note": "By hand"}
+    left = {"status": "pending", "version": 2, "history": [touched["history"][0], other]}
+    await applications.update_one({"_id": touched["_id"]}, {"$set": {**left, "reviewer": None}})
+    await seed(settings)
+    for row, status in ((cut, "approved"), (touched, "pending")):
+        again = await applications.find_one({"_id": row["_id"]})
+        assert again is not None
+        assert again["status"] == status
 
 
 async def test_production_is_not_seeded(settings: Settings, kit: StateKit) -> None:

@@ -4,8 +4,7 @@ from itertools import pairwise, product
 
 import pytest
 
-from app.core.errors import ForbiddenError
-from app.features.bookings.errors import InvalidTransitionError
+from app.core.errors import ForbiddenError, InvalidTransitionError
 from app.features.bookings.transitions import LENGTH_MAX, STATUSES, TRANSITIONS, Status, allowed, check
 
 FORWARD = ["booked", "assigned", "picked_up", "in_transit", "delivered", "closed"]

@@ -55,7 +55,14 @@ async def test_the_official_client_lists_and_calls_tools_as_the_token_s_user(
     mine = await booking_of(me)
     async with connect(me.headers) as client:
         tools = (await client.list_tools()).tools
-        assert {tool.name for tool in tools} == {"list_bookings", "get_booking", "quote", "my_addresses"}
+        assert {tool.name for tool in tools} == {
+            "list_bookings",
+            "get_booking",
+            "quote",
+            "my_addresses",
+            "application_status",
+            "my_credit",
+        }
         assert all(tool.input_schema["type"] == "object" and tool.description for tool in tools)
         listed = text_of(await client.call_tool("list_bookings", {"status": "booked"}))
         assert [row["number"] for row in listed["bookings"]] == [mine["number"]]

@@ -196,4 +196,11 @@ async def test_a_tool_s_result_reaches_the_model_and_is_the_caller_s(
     answer = await api.post("/chat", json={"message": "what have I booked?"})
     assert mine["number"] in answer.json()["reply"]
     names = {tool["function"]["name"] for tool in model.requests[0]["tools"]}
-    assert names == {"list_bookings", "get_booking", "quote", "my_addresses"}
+    assert names == {
+        "list_bookings",
+        "get_booking",
+        "quote",
+        "my_addresses",
+        "application_status",
+        "my_credit",
+    }

@@ -22,6 +22,11 @@ from app.features.chat.runs import title_of
         ("which loads are in transit?", "list_bookings", {"status": "in_transit"}),
         ("show my canceled shipments", "list_bookings", {"status": "cancelled"}),
         ("Show my addresses", "my_addresses", {}),
+        ("What is the status of my application?", "application_status", {}),
+        ("list the applications in review", "application_status", {"status": "in_review"}),
+        ("How much credit do I have?", "my_credit", {}),
+        ("what do I owe", "my_credit", {}),
+        ("bookings on credit", "list_bookings", {}),
         (
             "What does 8400 kg from Hamburg to Turin cost, reefer, on 2026-12-01?",
             "quote",

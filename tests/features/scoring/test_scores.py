@@ -7,7 +7,9 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from app.features.bookings.jobs import COLLECTION as BOOKINGS
 from app.features.credit.service import SCORE
+from app.features.ledger.ledger import TRANSFERS
 from app.features.scans import jobs as scans
 from app.features.scoring import jobs as scoring
 from app.features.scoring.store import COLLECTION, ScoreStore
@@ -122,6 +124,40 @@ async def test_two_who_reckon_at_once_leave_the_score_of_the_later_inputs(
     score = await ScoreStore(app_kit).get(tenant_id, application_id)
     read = next(factor for factor in score["factors"] if factor["code"] == "documents_read")
     assert (done.state, read["inputs"]["documents_read"]) == ("completed", 1)
+
+
+async def test_what_the_applicant_did_before_counts_and_what_others_did_does_not(
+    app_kit: StateKit, documents: str, me: Person
+) -> None:
+    application_id, tenant_id = documents.split("/")[2], me.account.tenant_id
+    for owner, statuses, kinds in (
+        (
+            me.account.id,
+            ["booked", "delivered", "closed", "cancelled"],
+            ["hold", "post", "post", "void", "payout"],
+        ),
+        ("usr_somebody_else", ["closed"] * 3, ["post"] * 3),
+    ):
+        for collection, field, values in ((BOOKINGS, "status", statuses), (TRANSFERS, "kind", kinds)):
+            # numbered and keyed as they are, for the sake of unique indexes
+            await app_kit.mongo.collection(collection).insert_many(
+                [
+                    {
+                        "_id": f"{owner}:{collection}:{n}",
+                        "tenant_id": tenant_id,
+                        "user_id": owner,
+                        field: value,
+                    }
+                    | {"number": f"{owner}:{n}"}
+                    for n, value in enumerate(values)
+                ]
+            )
+    async with working(app_kit, *scoring.handlers(app_kit)):
+        await until_idle(app_kit)
+    score = await ScoreStore(app_kit).get(tenant_id, application_id)
+    inputs = {factor["code"]: factor["inputs"] for factor in score["factors"]}
+    assert inputs["booking_history"] == {"total": 4, "completed": 2, "cancelled": 1}
+    assert inputs["payment_history"] == {"credit_delivered": 2, "credit_voided": 1, "loans_paid_out": 1}
 
 
 def _read_document(tenant_id: str, application_id: str, number: int) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Paying out what was approved: once, whatever dies and whatever the gateway does not say."""

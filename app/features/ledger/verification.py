@@ -1,0 +1,287 @@
+"""Verification: the ledger read from its first entry to its last, and every account against its postings.
+
+What is looked at
+1. The chain: `seq` counts without a gap, each entry names the hash of the one before, each hash is that of
+   the entry as it is stored now, nothing else stands in the document, and the last one is what the head says.
+2. The accounts: balance, held, limit and what remains are the sums of all transfers, sealed or not.
+
+The first thing that is wrong is named: where, and why (`WHYS`). A wrong chain ends the search; its accounts
+are not compared then.
+
+Guarantees
+- No false alarm while transfers go on: accounts are compared in transactions, whose snapshot shows them
+  together with everything that was recorded by then.
+- The event loop is never held for longer than BATCH hashes; memory is a few numbers an account.
+- An answer within BUDGET_S and one batch. A chain that is longer than that is looked at in parts:
+  `complete` is false, `through` says how far it got, and `after` goes on from there, trusting that the entry
+  named by it was found right.
+
+Does not find a change of a transfer in the second or two before it is sealed, unless its amounts
+no longer fit the accounts; nor a whole chain that was written anew, head and accounts included: who fears
+that keeps a `head_hash` elsewhere, and compares.
+
+O(entries) reads, in batches by (chain, seq). MongoDB gone: StoreUnavailableError.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from typing import Any, Final, Literal, get_args
+
+import orjson
+
+from app.features.ledger.accounts import LIMITED
+from app.features.ledger.ledger import ACCOUNTS, TRANSFERS
+from app.features.ledger.sealing import head_of
+from app.features.ledger.seals import Head, hash_of
+from app.features.ledger.transfers import Change, Transfer, changes_of
+from app.state.kit import StateKit
+from app.state.mongo import ClientSession, Document, one_page
+
+Why = Literal["content_changed", "missing", "out_of_order", "head_mismatch", "account_mismatch"]
+WHYS: Final[tuple[Why, ...]] = get_args(Why)
+
+BUDGET_S = 4.0
+"""Below the time for which Nginx waits for an answer."""
+BATCH: Final = 200
+_ACCOUNTS_AT_ONCE: Final = 100
+_UNSEALED_MAX: Final = 2_000
+"""More than that are not compared: the worker is behind, and a transaction is short."""
+_SEAL_FIELDS: Final = {"chain", "seq", "prev_hash", "hash", "at"}
+_UNREADABLE: Final = (KeyError, TypeError, ValueError, AttributeError, orjson.JSONEncodeError)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The first thing that is wrong. `id`: the entry's, or the account's; `seq`: an entry's, or its place."""
+
+    why: Why
+    id: str | None
+    seq: int | None
+    detail: str
+
+
+@dataclass(slots=True)
+class Report:
+    """What was looked at, and the first thing that is wrong with it."""
+
+    head_hash: str
+    entries: int = 0
+    through: int = 0
+    unsealed: int = 0
+    accounts: int = 0
+    complete: bool = False
+    first_bad: Fault | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong in what was looked at."""
+        return self.first_bad is None
+
+
+class _FaultError(Exception):
+    """Something is wrong."""
+
+    def __init__(self, why: Why, *, entry_id: str | None, seq: int | None, detail: str) -> None:
+        super().__init__(detail)
+        self.fault = Fault(why, entry_id, seq, detail)
+
+
+class _OutOfTimeError(Exception):
+    """The rest has to wait."""
+
+
+@dataclass(slots=True)
+class _Totals:
+    """What transfers add up to, an account."""
+
+    by_account: dict[str, Change] = field(default_factory=dict)
+
+    def add(self, transfer: Transfer) -> None:
+        for account_id, change in changes_of(transfer).items():
+            self.by_account.setdefault(account_id, Change(change.account_kind)).add(change)
+
+    def of(self, account_id: str) -> Change | None:
+        return self.by_account.get(account_id)
+
+
+async def verify(kit: StateKit, tenant_id: str, *, after: int = 0) -> Report:
+    """Look at a tenant's ledger, from the entry behind number `after` on; then at its accounts if that is 0.
+
+    Raises StoreUnavailableError; ConflictError if others keep changing the accounts.
+    """
+    return await _Verification(kit, tenant_id, after=after).run()
+
+
+class _Verification:
+    def __init__(self, kit: StateKit, tenant_id: str, *, after: int) -> None:
+        self._kit = kit
+        self._tenant_id = tenant_id
+        self._after = after
+        self._ends_s = kit.clock.monotonic_s() + BUDGET_S
+        self._transfers = kit.mongo.collection(TRANSFERS)
+        self._accounts = kit.mongo.collection(ACCOUNTS)
+        self._walked = Head.genesis(tenant_id)
+        """The last entry that was found right."""
+        self._totals = _Totals()
+
+    async def run(self) -> Report:
+        report = Report(head_hash=self._walked.hash)
+        try:
+            if self._after:
+                self._walked = await self._entry_before()
+            await self._compare(report)
+            report.complete = self._after == 0
+        except _FaultError as error:
+            report.first_bad = error.fault
+        except _OutOfTimeError:
+            pass
+        async with self._kit.mongo.guard("ledger_chains.find"):
+            report.head_hash = (await head_of(self._kit, self._tenant_id)).hash
+        report.through = self._walked.seq
+        report.entries = max(self._walked.seq - self._after, 0)
+        return report
+
+    async def _entry_before(self) -> Head:
+        """Return where to go on, as an earlier look has left it."""
+        wanted = {"seal.chain": self._tenant_id, "seal.seq": self._after}
+        async with self._kit.mongo.guard("ledger.find_sealed"):
+            row = await self._transfers.find_one(wanted)
+        if row is None:
+            detail = "There is no such entry to go on from."
+            raise _FaultError("missing", entry_id=None, seq=self._after, detail=detail)
+        return Head(self._after, row["seal"]["hash"])
+
+    async def _walk(self) -> None:
+        """Go through the chain up to where it ends by now, so that little is left to a transaction."""
+        async with self._kit.mongo.guard("ledger.head"):
+            head = await head_of(self._kit, self._tenant_id)
+        while self._walked.seq < head.seq:
+            self._check_time()
+            async with self._kit.mongo.guard("ledger.walk"):
+                await self._take_batch(self._walked, head, self._totals, None)
+
+    async def _compare(self, report: Report) -> None:
+        """Compare all accounts, as many at a time as a short transaction bears; each has its own snapshot."""
+        after: tuple[datetime, str] | None = None
+        seen: set[str] = set()
+        while True:
+            await self._walk()
+            page, unsealed = await self._kit.transactions.run(partial(self._compare_page, after))
+            seen.update(row["_id"] for row in page)
+            report.unsealed = unsealed
+            if self._after:
+                return
+            report.accounts += len(page)
+            if len(page) < _ACCOUNTS_AT_ONCE:
+                break
+            after = (page[-1]["created_at"], page[-1]["_id"])
+        for account_id in self._totals.by_account.keys() - seen:
+            raise _FaultError(
+                "account_mismatch", entry_id=account_id, seq=None, detail="The account is not there."
+            )
+
+    async def _compare_page(
+        self, after: tuple[datetime, str] | None, session: ClientSession
+    ) -> tuple[Sequence[Document], int]:
+        """Finish the chain and compare a page of accounts, all as of one moment. May run more than once."""
+        head = await head_of(self._kit, self._tenant_id, session)
+        tail = _Totals()
+        walked = self._walked
+        while walked.seq < head.seq:
+            self._check_time()
+            walked = await self._take_batch(walked, head, tail, session)
+        await self._check_end(walked, head, session)
+        found = self._transfers.find({"unsealed.chain": self._tenant_id}, session=session)
+        unsealed = await found.limit(_UNSEALED_MAX + 1).to_list(None)
+        if self._after:
+            return [], len(unsealed)
+        if len(unsealed) > _UNSEALED_MAX:
+            raise _OutOfTimeError
+        for row in unsealed:
+            tail.add(self._read(row, seq=None))
+        pipeline = one_page({"tenant_id": self._tenant_id}, order=1, after=after, limit=_ACCOUNTS_AT_ONCE)
+        page = [row async for row in self._accounts.aggregate(pipeline, session=session)]
+        for row in page:
+            self._check_account(row, tail)
+        return page, len(unsealed)
+
+    async def _take_batch(self, walked: Head, head: Head, totals: _Totals, session: ClientSession) -> Head:
+        """Check the next entries and add them to `totals`; return the last one of them."""
+        last = min(walked.seq + BATCH, head.seq)
+        places = {"seal.chain": self._tenant_id, "seal.seq": {"$gt": walked.seq, "$lt": last + 1}}
+        rows = await self._transfers.find(places, session=session).to_list(None)
+        by_seq = {row["seal"]["seq"]: row for row in rows}
+        for seq in range(walked.seq + 1, last + 1):
+            row = by_seq.get(seq)
+            if row is None:
+                detail = f"There is no entry with this number; the chain goes on to {head.seq}."
+                raise _FaultError("missing", entry_id=None, seq=seq, detail=detail)
+            walked = self._check_entry(row, walked)
+            totals.add(self._read(row, seq=seq))
+            if session is None:
+                self._walked = walked
+        return walked
+
+    def _check_entry(self, row: Document, before: Head) -> Head:
+        seq: int = row["seal"]["seq"]
+        seal = row["seal"]
+        expected = None
+        with suppress(*_UNREADABLE):
+            expected = hash_of(row)
+        if expected is None or expected != seal.get("hash") or not self._is_as_made(row):
+            detail = "What is stored is not what was sealed."
+            raise _FaultError("content_changed", entry_id=str(row["_id"]), seq=seq, detail=detail)
+        if seal["prev_hash"] != before.hash:
+            detail = "It follows another entry than the one before it."
+            raise _FaultError("out_of_order", entry_id=row["_id"], seq=seq, detail=detail)
+        return Head(seq, seal["hash"])
+
+    def _is_as_made(self, row: Document) -> bool:
+        """Say whether the document says what its hash covers and nothing else."""
+        try:
+            made = Transfer.from_document(row).document(row["created_at"])
+        except _UNREADABLE:
+            return False
+        stored = {name: value for name, value in row.items() if name != "seal"}
+        return made == stored and row["tenant_id"] == self._tenant_id and row["seal"].keys() == _SEAL_FIELDS
+
+    def _read(self, row: Document, *, seq: int | None) -> Transfer:
+        try:
+            return Transfer.from_document(row)
+        except _UNREADABLE:
+            detail = "It can't be read."
+            raise _FaultError("content_changed", entry_id=str(row["_id"]), seq=seq, detail=detail) from None
+
+    async def _check_end(self, walked: Head, head: Head, session: ClientSession) -> None:
+        beyond = {"seal.chain": self._tenant_id, "seal.seq": {"$gt": head.seq}}
+        row = await self._transfers.find_one(beyond, session=session)
+        if row is not None or walked != head:
+            detail = f"The head says {head.seq} entries, ending in {head.hash[:12]}…; that is not the end."
+            raise _FaultError("head_mismatch", entry_id=None, seq=walked.seq, detail=detail)
+
+    def _check_account(self, row: Document, tail: _Totals) -> None:
+        account_id = row["_id"]
+        sums = Change(row["kind"])
+        for part in (self._totals.of(account_id), tail.of(account_id)):
+            if part is not None:
+                sums.add(part)
+        limited = row["kind"] in LIMITED
+        expected: Mapping[str, Any] = {
+            "balance_minor": sums.balance_minor,
+            "held_minor": sums.held_minor,
+            "limit_minor": sums.limit_minor if limited else None,
+            "remaining_minor": sums.remaining_minor if limited else None,
+        }
+        wrong = [name for name, amount in expected.items() if row.get(name) != amount]
+        if wrong:
+            detail = "; ".join(
+                f"{name} is {row.get(name)}, its transfers add up to {expected[name]}" for name in wrong
+            )
+            raise _FaultError("account_mismatch", entry_id=account_id, seq=None, detail=detail)
+
+    def _check_time(self) -> None:
+        if self._kit.clock.monotonic_s() >= self._ends_s:
+            raise _OutOfTimeError

@@ -1,0 +1,39 @@
+"""Those who review and who apply, a gateway that behaves as told, and an application that pays by it."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from pydantic import SecretStr
+
+from app.core.settings import Settings
+from app.features.disbursements.http_gateway import HttpGateway
+from tests.features.conftest import other_kit
+from tests.features.credit.conftest import admin, api, app_kit, me, underwriter
+from tests.gateway_server import GatewayServer, gateway_server
+
+__all__ = ["admin", "api", "app_kit", "me", "other_kit", "underwriter"]
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[GatewayServer]:
+    async with gateway_server() as opened:
+        yield opened
+
+
+@pytest.fixture
+async def gateway(settings: Settings, server: GatewayServer) -> AsyncIterator[HttpGateway]:
+    changed = {
+        "gateway_url": server.url + "/",
+        "gateway_api_key": SecretStr("gk-1"),
+        "gateway_timeout_s": 0.5,
+    }
+    async with httpx.AsyncClient() as client:
+        yield HttpGateway(settings.model_copy(update=changed), client)
+
+
+@pytest.fixture
+async def paying(app: FastAPI, gateway: HttpGateway) -> None:
+    """The application pays through the gateway on the socket, and not through the simulator."""
+    app.state.gateway = gateway
