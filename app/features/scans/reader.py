@@ -49,8 +49,8 @@ _LANGUAGES: Final = "eng+deu"
 _DOUBTFUL: Final = 60
 """Mean confidence, of 100, below which a page may lie on its side or its head."""
 _PR_SET_PDEATHSIG: Final = 1
-_PASSWORD_WRONG: Final = 4
-"""FPDF_ERR_PASSWORD."""
+_PDF_ERRORS: Final = {0: "no_pages", 4: "encrypted"}
+"""By PDFium's code (FPDF_GetLastError): it fails to open a PDF without pages, and knows of no error then."""
 
 
 class CannotReadError(Exception):
@@ -111,9 +111,7 @@ def _pdf_pages(document: bytes) -> Iterator[Page]:
         pdf = pypdfium2.PdfDocument(document)
         count = len(pdf)
     except pypdfium2.PdfiumError as error:
-        raise CannotReadError("encrypted" if error.err_code == _PASSWORD_WRONG else "damaged") from None
-    if count == 0:
-        raise CannotReadError("no_pages")
+        raise CannotReadError(_PDF_ERRORS.get(error.err_code, "damaged")) from None
     if count > PAGES_MAX:
         raise CannotReadError("too_many_pages")
     engine: _Engine | None = None

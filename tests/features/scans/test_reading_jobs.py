@@ -97,6 +97,7 @@ async def test_what_contradicts_the_applicant_is_flagged_with_both_values(
 
 HOPELESS = {
     "encrypted": samples.encrypted_pdf(),
+    "no_pages": samples.pdf_without_pages(),
     "too_many_pages": samples.pdf([""] * 1000),
     "too_many_pixels": samples.png_bomb(),
     "damaged": samples.scanned()[:9000],
