@@ -28,6 +28,8 @@ from tests.gateway_server import Behaviour, GatewayServer
 LOANS = full(100, 10)
 CLIENTS_A_LOAN = 3
 KILLS = full(20, 2)
+SPREAD_S = full(40, 2)
+"""Over which the clients come."""
 AMOUNT = {"amount_minor": 123_400, "currency": "EUR"}
 BEHAVIOURS: tuple[Behaviour, ...] = ("pay", "pay", "lose", "lose", "fail", "pending", "silent", "rubbish")
 CHANCE = random.Random()  # noqa: S311  # it hides nothing
@@ -55,7 +57,7 @@ class Payers:
         self.seen: Counter[str] = Counter()
 
     async def pay(self, loan: str, key: str) -> None:
-        await asyncio.sleep(CHANCE.uniform(0, 1))
+        await asyncio.sleep(CHANCE.uniform(0, SPREAD_S))
         while True:
             try:
                 reply = await self._world.anywhere().ask(
