@@ -70,7 +70,8 @@ class StoreGuard:
 
     Raises StoreUnavailableError when the breaker is open, the time is over, or the client reports one of
     `unavailable` errors. Anything else the body raises passes through and counts as an answer, but for the
-    StoreUnavailableError of a guard inside: guards nest, and the outer one bounds the time of all.
+    StoreUnavailableError of a guard inside: guards nest, and the outer one bounds the time of all. Without a
+    timeout the body bounds its own time: a timer a call is 4 µs, and a batch of calls needs one only.
     """
 
     __slots__ = ("_breaker", "_clock", "_command", "_metrics", "_started_s", "_timeout", "_unavailable")
@@ -80,7 +81,7 @@ class StoreGuard:
         *,
         breaker: Breaker,
         command: str,
-        timeout_s: float,
+        timeout_s: float | None,
         unavailable: tuple[type[BaseException], ...],
         clock: Clock,
         metrics: Metrics,
@@ -88,7 +89,7 @@ class StoreGuard:
         """`command` names what runs, for logs and metrics: `sessions.find`."""
         self._breaker = breaker
         self._command = command
-        self._timeout = asyncio.timeout(timeout_s)
+        self._timeout = None if timeout_s is None else asyncio.timeout(timeout_s)
         self._unavailable = unavailable
         self._clock = clock
         self._metrics = metrics
@@ -97,20 +98,22 @@ class StoreGuard:
     async def __aenter__(self) -> Self:
         self._breaker.check()
         self._started_s = self._clock.monotonic_s()
-        await self._timeout.__aenter__()
+        if self._timeout is not None:
+            await self._timeout.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            await self._timeout.__aexit__(kind, error, trace)
-        except TimeoutError as timed_out:
-            self._finish("timeout")
-            self._breaker.failed(timed_out)
-            raise StoreUnavailableError(self._breaker.store) from timed_out
+        if self._timeout is not None:
+            try:
+                await self._timeout.__aexit__(kind, error, trace)
+            except TimeoutError as timed_out:
+                self._finish("timeout")
+                self._breaker.failed(timed_out)
+                raise StoreUnavailableError(self._breaker.store) from timed_out
         if error is not None and isinstance(error, self._unavailable):
-            self._finish("unavailable")
+            self._finish("timeout" if isinstance(error, TimeoutError) else "unavailable")
             self._breaker.failed(error)
             raise StoreUnavailableError(self._breaker.store) from error
         if isinstance(error, asyncio.CancelledError):

@@ -85,10 +85,13 @@ class RedisStore:
 
     def guard(self, command: str) -> StoreGuard:
         """Return the context in which calls on `client` run; `command` names them in logs and metrics."""
+        return self._guard(command, self.timeout_s)
+
+    def _guard(self, command: str, timeout_s: float | None) -> StoreGuard:
         return StoreGuard(
             breaker=self._breaker,
             command=command,
-            timeout_s=self.timeout_s,
+            timeout_s=timeout_s,
             unavailable=UNAVAILABLE,
             clock=self._clock,
             metrics=self._metrics,
@@ -97,13 +100,11 @@ class RedisStore:
     async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """Run a script; one round trip once the server knows it.
 
-        Raises StoreUnavailableError. A call that timed out may still have run.
+        Raises StoreUnavailableError; a server that had to be told the script may take its time twice. A call
+        that timed out may still have run.
         """
-        async with self.guard(script.name):
-            try:
-                return await self._pipeline.execute(("EVALSHA", script.sha, len(keys), *keys, *arguments))
-            except redis.exceptions.NoScriptError:
-                return await self._pipeline.execute(("EVAL", script.lua, len(keys), *keys, *arguments))
+        async with self._guard(script.name, None):  # the pipeline keeps the time
+            return await self._evaluate(script, keys, arguments)
 
     async def insist(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """Run a script even while the breaker is open, because Redis may be back and others use it already.
@@ -115,7 +116,7 @@ class RedisStore:
             return await self.run(script, keys, arguments)
         try:
             async with asyncio.timeout(INSIST_TIMEOUT_S):
-                result = await self._evaluate(script, keys, arguments)
+                result = await self._evaluate_alone(script, keys, arguments)
         except UNAVAILABLE as error:
             raise StoreUnavailableError("Redis") from error
         self._breaker.succeeded()
@@ -139,6 +140,15 @@ class RedisStore:
         return result
 
     async def _evaluate(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        try:
+            return await self._pipeline.execute(("EVALSHA", script.sha, len(keys), *keys, *arguments))
+        except redis.exceptions.NoScriptError:
+            return await self._pipeline.execute(("EVAL", script.lua, len(keys), *keys, *arguments))
+
+    async def _evaluate_alone(
+        self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]
+    ) -> Any:
+        """Run it on a connection of its own: a batch that is stuck since the outage holds others up."""
         try:
             return await self.client.evalsha(script.sha, len(keys), *keys, *arguments)
         except redis.exceptions.NoScriptError:

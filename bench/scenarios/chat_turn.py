@@ -11,6 +11,7 @@ from itertools import count
 
 import orjson
 
+from bench.bare import BareScripts
 from bench.scenario import FloorCall, FloorStores, Load, Scenario, World
 
 _QUESTION = "help"
@@ -41,15 +42,17 @@ async def _floor(stores: FloorStores) -> FloorCall:
     numbers = count()
     await messages.create_index([("conversation_id", 1), ("turn", 1), ("n", 1)], unique=True)
     reply = orjson.loads(stores.answer)["reply"]
+    delta = orjson.dumps({"text": reply[: len(reply) // 2]})
+    bare = await BareScripts.ready(stores.redis)
 
     async def turn() -> None:
         name = f"floor_{os.getpid()}_{next(numbers)}"
         now = datetime.now(UTC)
-        await stores.redis.get("floor")
+        await bare.admit()
         run = {"state": "running", "epoch": 1, "question": _QUESTION, "lease_expires_at": now}
         await conversations.insert_one({"_id": name, **owner, "turn": 1, "run": run, "created_at": now})
-        await stores.redis.xadd(name, {"d": reply})
-        await stores.redis.xadd(name, {"d": reply})
+        await bare.append(name, 1, "delta", delta)
+        await bare.append(name, 2, "delta", delta)
         await conversations.update_one(
             {"_id": name, "run.epoch": 1}, {"$set": {"run.state": "done", "run.text": reply}}
         )
@@ -60,7 +63,7 @@ async def _floor(stores: FloorStores) -> FloorCall:
             ]
         )
         await conversations.update_one({"_id": name, "run.epoch": 1}, {"$unset": {"run": ""}})
-        await stores.redis.xadd(name, {"d": ""})
+        await bare.append(name, 3, "end", b"{}")
 
     return turn
 
@@ -68,7 +71,7 @@ async def _floor(stores: FloorStores) -> FloorCall:
 SCENARIO = Scenario(
     name="chat_turn",
     does="POST /chat, answered by the built-in assistant",
-    floor_does="four Redis commands, four writes in MongoDB",
+    floor_does="four scripts in Redis, four writes in MongoDB",
     bar=1.8,
     lua=_LUA,
     prepare=_prepare,

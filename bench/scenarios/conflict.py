@@ -9,6 +9,7 @@ the store calls that three replicas made under this load, by their metrics; the 
 import os
 from itertools import count
 
+from bench.bare import BareScripts
 from bench.carts import DATA, make_carts
 from bench.scenario import FloorCall, FloorStores, Load, Scenario, World
 
@@ -44,7 +45,7 @@ async def _prepare(world: World) -> Load:
 
 
 async def _floor(stores: FloorStores) -> FloorCall:
-    rows, name = stores.mongo["floor"], f"floor_{os.getpid()}"
+    rows, name, bare = stores.mongo["floor"], f"floor_{os.getpid()}", await BareScripts.ready(stores.redis)
     wanted = {"_id": name, "tenant_id": "ten_floor", "user_id": "usr_floor"}
     await rows.insert_one({**wanted, "version": 1, "data": str(DATA), "ttl_s": 600})
 
@@ -52,14 +53,14 @@ async def _floor(stores: FloorStores) -> FloorCall:
 
     async def refuse() -> None:
         number = next(turn)
-        await stores.redis.get(name)
-        await stores.redis.get(name)
+        await bare.admit()
+        await bare.look(name)
         if number % _FINDS == 0:
             await rows.find_one(wanted)
         if number % _WINS == 0:
-            await stores.redis.delete(name)
+            nonce = await bare.begin(name)
             await rows.update_one(wanted, {"$set": {"data": str(DATA), "version": number, "ttl_s": 600}})
-            await stores.redis.set(name, stores.answer, px=60_000)
+            await bare.settle(name, nonce, b'[1,1764000000000,604800,"cart"]', str(DATA).encode())
 
     return refuse
 
@@ -67,7 +68,7 @@ async def _floor(stores: FloorStores) -> FloorCall:
 SCENARIO = Scenario(
     name="conflict",
     does="PATCH /sessions/{id}, all connections on one document",
-    floor_does="two Redis commands; one in 5 a find, one in 25 a write",
+    floor_does="two scripts in Redis; one in 5 a find, one in 25 a write",
     bar=1.8,
     lua=_LUA,
     prepare=_prepare,

@@ -7,6 +7,7 @@ import os
 from collections import deque
 from datetime import UTC, datetime, timedelta
 
+from bench.bare import BareScripts
 from bench.carts import make_carts
 from bench.scenario import FloorCall, FloorStores, Load, Scenario, World
 
@@ -51,10 +52,11 @@ async def _prepare(world: World) -> Load:
 
 
 async def _floor(stores: FloorStores) -> FloorCall:
-    rows, copy = stores.mongo["floor"], stores.answer
+    rows, copy, bare = stores.mongo["floor"], stores.answer, await BareScripts.ready(stores.redis)
     data, ends_at = copy.decode(), datetime.now(UTC) + timedelta(days=1)
     documents = deque((f"floor_{os.getpid()}_{number}", 1) for number in range(_FLOOR_DOCUMENTS))
     owner = {"tenant_id": "ten_floor", "user_id": "usr_floor"}
+    head = b'[1,1764000000000,604800,"cart"]'
     await rows.insert_many(
         [
             {"_id": name, **owner, "version": version, "data": data, "ttl_s": 600, "expires_at": ends_at}
@@ -64,15 +66,15 @@ async def _floor(stores: FloorStores) -> FloorCall:
 
     async def write() -> None:
         name, version = documents.popleft()
-        await stores.redis.get(name)
-        await stores.redis.delete(name)
+        await bare.admit()
+        nonce = await bare.begin(name)
         wanted = {"_id": name, **owner, "version": version, "expires_at": {"$gt": datetime.now(UTC)}}
         changes = {
             "$set": {"data": data, "version": version + 1, "ttl_s": 600},
             "$max": {"expires_at": ends_at},
         }
         await rows.update_one(wanted, changes)
-        await stores.redis.set(name, copy, px=60_000)
+        await bare.settle(name, nonce, head, copy)
         documents.append((name, version + 1))
 
     return write
@@ -81,7 +83,7 @@ async def _floor(stores: FloorStores) -> FloorCall:
 SCENARIO = Scenario(
     name="session_update",
     does="PATCH /sessions/{id} naming its version",
-    floor_does="three Redis commands, one update in MongoDB",
+    floor_does="three scripts in Redis, one update in MongoDB",
     bar=1.8,
     lua=_LUA,
     prepare=_prepare,

@@ -90,7 +90,9 @@ async def test_a_connection_that_died_while_idle_costs_no_caller_anything(
     for _ in range(10):
         assert await pipeline.execute(("PING",)) == b"PONG"
         assert await other.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes") >= 1
-        await until(pipeline._connection._reader.at_eof)
+        link = pipeline._link
+        assert link is not None
+        await until(lambda link=link: link.is_lost)
 
 
 async def test_a_redis_that_does_not_answer_fails_all_who_wait_and_serves_the_next_once_it_is_back(
@@ -103,6 +105,29 @@ async def test_a_redis_that_does_not_answer_fails_all_who_wait_and_serves_the_ne
     )
     assert {type(outcome) for outcome in outcomes} == {TimeoutError}
     redis_engine.thaw()
+    assert await pipeline.execute(("ECHO", "back")) == b"back"
+
+
+async def test_nobody_is_told_that_time_is_over_sooner_because_of_those_who_asked_before(
+    pipeline: AutoPipeline, redis_engine: RedisEngine
+) -> None:
+    await pipeline.execute(("PING",))
+    loop = asyncio.get_running_loop()
+
+    async def waited_s() -> float:
+        asked_s = loop.time()
+        with pytest.raises(TimeoutError):
+            await pipeline.execute(("PING",))
+        return loop.time() - asked_s
+
+    redis_engine.freeze()
+    callers = []
+    for _ in range(30):  # for as long as three timeouts: in a batch, in the queue, and while it connects
+        callers.append(asyncio.create_task(waited_s()))
+        await asyncio.sleep(TIMEOUT_S / 10)
+    waits = await asyncio.gather(*callers)
+    redis_engine.thaw()
+    assert min(waits) >= TIMEOUT_S - 0.01  # the loop counts whole milliseconds
     assert await pipeline.execute(("ECHO", "back")) == b"back"
 
 

@@ -12,9 +12,10 @@ from typing import Any, Final, TypeVar
 
 from app.core.errors import CargoFlowError, ForbiddenError, StoreUnavailableError
 from app.features.chat.answer_stream import AnswerStream, shown
-from app.features.chat.documents import Outcome, Run, RunState, Step
+from app.features.chat.documents import Outcome, Run, RunState, Step, messages_of, outcome_of
 from app.features.chat.errors import ModelError, ModelTimeoutError, RunLostError
 from app.features.chat.models import Model, Said, Usage
+from app.features.chat.settling import Settling
 from app.features.chat.store import ConversationStore
 from app.features.chat.turns import Turn
 from app.features.chat.usage import UsageStore
@@ -65,11 +66,18 @@ class RunWork:
     """Works on runs, each a call of `bring_to_end`. One a replica."""
 
     def __init__(
-        self, kit: StateKit, store: ConversationStore, *, model: Model, tools: Sequence[Tool]
+        self,
+        kit: StateKit,
+        store: ConversationStore,
+        *,
+        settling: Settling,
+        model: Model,
+        tools: Sequence[Tool],
     ) -> None:
-        """`model` answers, with the help of `tools`."""
+        """`model` answers, with the help of `tools`; what ended is offered to `settling`."""
         self._kit = kit
         self._store = store
+        self._settling = settling
         self._model = model
         self._tools = tools
         self._usage = UsageStore(kit)
@@ -185,11 +193,13 @@ class RunWork:
         local.is_ending = True
         run = local.run
         problem = None if error is None else problem_document(error, run.request_id)
-        local.outcome = await _insist(
+        ended = await _insist(
             lambda: self._store.finish(run, state, text, problem, steps=local.steps), STORE_PATIENCE_S
         )
-        if local.outcome is None:
+        if ended is None:
             raise SupersededError
+        local.outcome = outcome_of(messages_of(ended)[1])
+        self._settling.offer(ended)
         self._kit.metrics.chat_run(state)
         if error is not None:
             _log.warning("run_failed", extra={"run_id": run.id, "code": error.code, "detail": error.detail})

@@ -34,6 +34,7 @@ from app.features.chat.documents import Outcome, Run
 from app.features.chat.errors import ChatBusyError
 from app.features.chat.models import Model
 from app.features.chat.run_work import TAKEOVERS_MAX, LocalRun, RunWork, SupersededError
+from app.features.chat.settling import Settling
 from app.features.chat.store import ConversationStore
 from app.http.tools import Tool
 from app.state.kit import StateKit
@@ -69,7 +70,8 @@ class Runs:
         """While `draining` is set nothing is taken over. Runs are tasks of `tasks`, the lifespan's."""
         self.store = ConversationStore(kit)
         self._kit = kit
-        self._work = RunWork(kit, self.store, model=model, tools=tools)
+        self._settling = Settling(self.store)
+        self._work = RunWork(kit, self.store, settling=self._settling, model=model, tools=tools)
         self._draining = draining
         self._by = new_id("own")
         self._local: dict[str, LocalRun] = {}
@@ -154,8 +156,9 @@ class Runs:
     # -- in the background ---------------------------------------------------------------------------------
 
     async def work_forever(self) -> None:
-        """Renew, take over, sweep. Runs in the lifespan's tasks."""
+        """Renew, take over, settle, sweep. Runs in the lifespan's tasks."""
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._settling.work_forever())
             tasks.create_task(self._every(RENEW_S, self._renew))
             tasks.create_task(self._every(SCAN_S, self._scan))
             tasks.create_task(self._every(SWEEP_S, self._sweep))
@@ -192,7 +195,7 @@ class Runs:
             if conversation["run"]["state"] == "running":
                 await self.take_over_if_left(Run.from_document(conversation))
             else:
-                await self.store.settle(conversation)
+                self._settling.offer(conversation)
 
     async def _sweep(self) -> None:
         await self.store.sweep(self._kit.clock.now() - STONES_KEPT)

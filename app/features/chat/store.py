@@ -15,13 +15,14 @@ look into the conversation as well.
 
 When MongoDB is gone: StoreUnavailableError. Redis is not involved. Documents are described in `documents`,
 indexes are in `state.feature_indexes`. A turn costs the same however long the conversation is: one insert or
-update, one read, one update for each step, and three writes at its end.
+update, one read, one update for each step, and one write at its end; settling is two more for many at once.
 """
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError
 
 from app.core.errors import NotFoundError
@@ -108,7 +109,7 @@ class ConversationStore:
             if "run" in found:
                 if found["run"]["state"] == "running":
                     raise RunInProgressError(found["run"]["id"])
-                await self.settle(found)
+                await self.settle([found])
 
     def _new_run(self, question: str, by: str, request_id: str) -> Document:
         return {
@@ -137,13 +138,15 @@ class ConversationStore:
     # -- what an owner does --------------------------------------------------------------------------------
 
     async def renew(self, by: str) -> dict[str, int]:
-        """Renew the leases of all runs of the process `by`; return their epochs by id."""
+        """Renew the leases of all runs of the process `by`; return their epochs by id.
+
+        Not those of runs that have ended: what was not settled is for others to find.
+        """
+        mine = {"run.owner": by, "run.state": "running"}
         async with self._mongo.guard("conversations.renew"):
-            await self._conversations.update_many(
-                {"run.owner": by}, [{"$set": {"run.lease_ends_at": _LEASE}}]
-            )
+            await self._conversations.update_many(mine, [{"$set": {"run.lease_ends_at": _LEASE}}])
         async with self._mongo.guard("conversations.owned"):
-            rows = self._conversations.find({"run.owner": by}, {"run.id": 1, "run.epoch": 1})
+            rows = self._conversations.find(mine, {"run.id": 1, "run.epoch": 1})
             return {row["run"]["id"]: row["run"]["epoch"] async for row in rows}
 
     async def journal_step(self, run: Run, step: Step, *, text: str) -> bool:
@@ -164,10 +167,10 @@ class ConversationStore:
         problem: Mapping[str, Any] | None = None,
         *,
         steps: Sequence[Step] = (),
-    ) -> Outcome | None:
-        """End a run, settle it and return how it ended; None if it is not ours any more.
+    ) -> Document | None:
+        """End a run and return its conversation, to be settled; None if it is not ours any more.
 
-        `steps` are those that were journaled since `run` was read.
+        From here on question and answer are safe. `steps` are those that were journaled since `run` was read.
         """
         ended = {"state": state, "text": text, "problem": problem, "finished_at": self._now()}
         changes = {f"run.{name}": value for name, value in ended.items()}
@@ -175,9 +178,7 @@ class ConversationStore:
             return None
         before = run.conversation["run"]
         all_steps = [*before["steps"], *(step.document() for step in steps)]
-        conversation = {**run.conversation, "run": {**before, **ended, "steps": all_steps}}
-        await self.settle(conversation)
-        return outcome_of(messages_of(conversation)[1])
+        return {**run.conversation, "run": {**before, **ended, "steps": all_steps}}
 
     async def release(self, run: Run) -> None:
         """Let another process take the run over at once."""
@@ -222,24 +223,30 @@ class ConversationStore:
             found = await self._conversations.find_one(taken)
         return None if found is None or found["run"]["owner"] != by else Run.from_document(found)
 
-    async def settle(self, conversation: Mapping[str, Any]) -> None:
-        """Copy what an ended run left to `messages` and free the conversation for the next. Idempotent."""
+    async def settle(self, conversations: Sequence[Mapping[str, Any]]) -> None:
+        """Copy what ended runs left to `messages` and free their conversations for the next. Idempotent."""
+        messages = [message for conversation in conversations for message in messages_of(conversation)]
         async with self._mongo.guard("messages.insert"):
             try:
-                await self._messages.insert_many(messages_of(conversation), ordered=False)
+                await self._messages.insert_many(messages, ordered=False)
             except BulkWriteError as error:
                 if any(row["code"] != _DUPLICATE for row in error.details["writeErrors"]):
                     raise
-        async with self._mongo.guard("conversations.settle"):
-            result = await self._conversations.update_one(
+        updates = [
+            UpdateOne(
                 {"_id": conversation["_id"], "run.id": conversation["run"]["id"]},
                 {
                     "$unset": {"run": 1},
                     "$set": {"status": "idle", "updated_at": conversation["run"]["finished_at"]},
                 },
             )
-        if result.matched_count == 0:
-            await self._remove_if_deleted(conversation["_id"])
+            for conversation in conversations
+        ]
+        async with self._mongo.guard("conversations.settle"):
+            result = await self._conversations.bulk_write(updates, ordered=False)
+        if result.matched_count < len(updates):
+            for conversation in conversations:
+                await self._remove_if_deleted(conversation["_id"])
 
     # -- reading -------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from app.core.errors import ForbiddenError
 from app.core.moments import to_the_millisecond
 from app.features.credit.documents import actor_of, new_event
 from app.features.credit.schemas import Assignment
-from app.features.credit.service import check_four_eyes, check_room
+from app.features.credit.service import check_room
 from app.features.credit.store import REVIEWERS, ApplicationStore, Change, scope_of
 from app.http.validation import refused
 from app.state.kit import StateKit
@@ -24,16 +24,13 @@ async def assign(
     """Give an application to a reviewer and return it.
 
     Raises ForbiddenError for whom only an admin may name, ValidationFailedError for who can't review it,
-    NotFoundError, what `check_version` raises, OwnApplicationError, HistoryFullError; VersionConflictError,
+    NotFoundError, what `check_version` raises, HistoryFullError; VersionConflictError,
     StoreUnavailableError.
     """
     reviewer = await _reviewer(kit, caller, assignment.reviewer_id)
     now = to_the_millisecond(kit.clock.now())
 
     def change(application: Document) -> Change:
-        check_four_eyes(application, caller)
-        if application["user_id"] == reviewer["user_id"]:
-            raise refused([{"field": "reviewer_id", "message": "applied for this, so can't review it"}])
         check_room(application)
         event = new_event(application["status"], actor_of(caller), now)
         return Change({**event, "reviewer": reviewer}, {"reviewer": reviewer})

@@ -27,7 +27,7 @@ from app.core.errors import InvalidTransitionError
 from app.core.ids import derived_id, new_id
 from app.core.moments import to_the_millisecond
 from app.features.credit.documents import actor_of, new_event
-from app.features.credit.errors import HistoryFullError, OwnApplicationError
+from app.features.credit.errors import HistoryFullError
 from app.features.credit.schemas import BatchOutcome, BatchUpdate
 from app.features.credit.service import decided
 from app.features.credit.store import ApplicationStore, Change, scope_of
@@ -52,14 +52,10 @@ async def update(
 ) -> list[Result]:
     """Decide what can be decided and return what became of each, in the order of the batch.
 
-    Raises OwnApplicationError, with nothing decided, if the caller applied for one of them;
-    StoreUnavailableError, with some decided and others not; with a key what `Idempotency.run` raises.
+    Raises StoreUnavailableError, with some decided and others not; with a key what `Idempotency.run` raises.
     """
     store, scope = ApplicationStore(kit), scope_of(caller)
     found = await store.find_many(scope, batch.application_ids)
-    own = [row["_id"] for row in found.values() if row["user_id"] == caller.user_id]
-    if own:
-        raise OwnApplicationError(own)
     event = new_event(batch.status, actor_of(caller), to_the_millisecond(kit.clock.now()), note=batch.note)
     event_ids = {each: _event_id(each, event, keyed) for each in found}
     results = {each: Result(each, "not_found", None) for each in batch.application_ids}

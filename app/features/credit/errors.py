@@ -1,21 +1,6 @@
 """What may go wrong with an application, beyond what may go wrong anywhere."""
 
-from collections.abc import Sequence
-
-from app.core.errors import ConflictError, ForbiddenError
-
-
-class OwnApplicationError(ForbiddenError):
-    """Who applied does not decide: somebody else reviews the application (four eyes)."""
-
-    code, title = "own_application", "Your own application"
-
-    def __init__(self, application_ids: Sequence[str] = ()) -> None:
-        """Name the ones it is about where several were sent."""
-        super().__init__(
-            "You applied for this yourself, so somebody else has to act on it.",
-            extra={"application_ids": list(application_ids)} if application_ids else None,
-        )
+from app.core.errors import ConflictError
 
 
 class HistoryFullError(ConflictError):

@@ -126,8 +126,8 @@ async def decide_application(
     """Send an application on, or add a note to it while its status stays.
 
     Of all who name the same version one succeeds. `409 invalid_transition`, with what is allowed, for a step
-    that there is not; `403 own_application` for who applied. After an answer that was lost, repeat it: a
-    conflict means that somebody's decision is there, and the history says whose.
+    that there is not. After an answer that was lost, repeat it: a conflict means that somebody's decision is
+    there, and the history says whose.
     """
     condition = WriteCondition(if_match, body.version)
     return _answer(await service.decide(kit, caller, application_id, body, check_version=condition.check))

@@ -1,7 +1,4 @@
-"""The rules of applications: what may be applied for, and who decides on it.
-
-Who applied does not act on the application any more, whatever role they have (four eyes).
-"""
+"""The rules of applications: what may be applied for, and how they are decided."""
 
 from typing import Final
 
@@ -9,7 +6,7 @@ from app.core.errors import InvalidTransitionError
 from app.core.moments import to_the_millisecond
 from app.features.credit import transitions
 from app.features.credit.documents import HISTORY_MAX, actor_of, new_application, new_event
-from app.features.credit.errors import HistoryFullError, OwnApplicationError
+from app.features.credit.errors import HistoryFullError
 from app.features.credit.schemas import Decision, NewApplication
 from app.features.credit.store import ApplicationStore, Change, scope_of
 from app.features.credit.transitions import Status
@@ -57,15 +54,14 @@ async def decide(
 ) -> Document:
     """Send an application on, or add a note to it, and return it.
 
-    Raises NotFoundError, what `check_version` raises, OwnApplicationError, InvalidTransitionError,
-    HistoryFullError, in this order; VersionConflictError, StoreUnavailableError.
+    Raises NotFoundError, what `check_version` raises, InvalidTransitionError, HistoryFullError, in this
+    order; VersionConflictError, StoreUnavailableError.
     """
     event = new_event(
         decision.status, actor_of(caller), to_the_millisecond(kit.clock.now()), note=decision.note
     )
 
     def change(application: Document) -> Change:
-        check_four_eyes(application, caller)
         return decided(application, event)
 
     return await ApplicationStore(kit).change(
@@ -119,12 +115,6 @@ async def pay(
     return await ApplicationStore(kit).change(
         {"tenant_id": tenant_id}, application_id, change, session=session
     )
-
-
-def check_four_eyes(application: Document, caller: Principal) -> None:
-    """Raise OwnApplicationError if the caller is who applied."""
-    if application["user_id"] == caller.user_id:
-        raise OwnApplicationError
 
 
 def check_room(application: Document) -> None:

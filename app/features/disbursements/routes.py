@@ -35,10 +35,9 @@ async def disburse(
     `201` once it is paid. `202` while the gateway's answer is open: it is being asked in the background, and
     `GET …/disbursement` says how it stands. So does the same request, repeated with its `Idempotency-Key`.
 
-    `422` for another amount than was approved; `403 own_application` for who applied; `409
-    invalid_transition` for what is not approved, or was asked for before; `409 lock_held` while somebody is
-    at it; `409 payment_refused` if the gateway refuses: it may be asked for anew then. `503
-    gateway_not_configured` where there is no gateway.
+    `422` for another amount than was approved; `409 invalid_transition` for what is not approved, or was
+    asked for before; `409 lock_held` while somebody is at it; `409 payment_refused` if the gateway refuses:
+    it may be asked for anew then. `503 gateway_not_configured` where there is no gateway.
     """
     return await call.once(
         lambda keyed: service.disburse(

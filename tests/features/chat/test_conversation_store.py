@@ -125,17 +125,10 @@ async def test_a_released_run_is_found_and_taken_at_once(
 
 
 async def test_what_a_process_left_between_finishing_and_settling_is_settled_by_whoever_comes(
-    store: ConversationStore, other: ConversationStore, monkeypatch: pytest.MonkeyPatch
+    store: ConversationStore, other: ConversationStore
 ) -> None:
     run = await started(store)
-    died = RuntimeError("killed here")
-
-    async def die(_: object) -> None:
-        raise died
-
-    monkeypatch.setattr(store, "settle", die)
-    with pytest.raises(RuntimeError):
-        await store.finish(run, "done", "1")
+    await store.finish(run, "done", "1")
     assert await contents(other, run.conversation_id) == ["one?", "1"], "readers need not wait for it"
     outcome = await other.find_run(ME, run.id)
     assert isinstance(outcome, Outcome)
@@ -153,8 +146,24 @@ async def test_settling_any_number_of_times_at_once_copies_each_message_once(
     run = await started(store)
     conversation = await store.get(ME, run.conversation_id)
     ended = {**conversation["run"], "state": "done", "text": "1", "finished_at": datetime.now(UTC)}
-    await asyncio.gather(*((store, other)[n % 2].settle({**conversation, "run": ended}) for n in range(10)))
+    await asyncio.gather(*((store, other)[n % 2].settle([{**conversation, "run": ended}]) for n in range(10)))
     assert await kit.mongo.collection("messages").count_documents({}) == 2
+
+
+async def test_settling_many_at_once_frees_them_all_and_brings_back_nothing_of_a_deleted_one(
+    store: ConversationStore, kit: StateKit
+) -> None:
+    runs = [await started(store) for _ in range(5)]
+    ended = [await store.finish(run, "done", "1") for run in runs]
+    await store.delete(ME, runs[2].conversation_id)
+    await store.settle([conversation for conversation in ended if conversation is not None])
+    living = [run.conversation_id for run in runs if run is not runs[2]]
+    for conversation_id in living:
+        conversation = await store.get(ME, conversation_id)
+        assert (conversation["status"], "run" in conversation) == ("idle", False)
+        assert await contents(store, conversation_id) == ["one?", "1"]
+    messages = kit.mongo.collection("messages")
+    assert await messages.count_documents({}) == 2 * len(living)
 
 
 async def test_deleting_ends_the_run_and_a_straggler_s_messages_are_removed(
@@ -165,7 +174,7 @@ async def test_deleting_ends_the_run_and_a_straggler_s_messages_are_removed(
     assert await other.delete(ME, run.conversation_id) is not None
     assert not await store.finish(run, "done", "late")
     ended = {**conversation["run"], "state": "done", "text": "1", "finished_at": datetime.now(UTC)}
-    await store.settle({**conversation, "run": ended})
+    await store.settle([{**conversation, "run": ended}])
     messages = kit.mongo.collection("messages")
     assert await messages.count_documents({}) == 0
     with pytest.raises(NotFoundError):

@@ -89,17 +89,6 @@ async def test_a_batch_that_is_malformed_decides_nothing(api: httpx.AsyncClient,
         assert wrong_fields(await api.post(PATH, json=whole, headers=underwriter.headers)) == fields
 
 
-async def test_a_batch_with_an_application_of_ones_own_decides_nothing(
-    api: httpx.AsyncClient, admin: Person
-) -> None:
-    own = (await api.post("/applications", json=application(), headers=admin.headers)).json()
-    other = await apply(api)
-    refused = await send(api, admin, [other["id"], own["id"]], "in_review")
-    assert problem(refused) == (403, "own_application")
-    assert refused.json()["application_ids"] == [own["id"]]
-    assert (await api.get(f"/applications/{other['id']}")).json() == other
-
-
 async def test_others_may_not_send_one(api: httpx.AsyncClient, me: Person) -> None:
     made = await apply(api)
     assert problem(await send(api, me, [made["id"]], "in_review")) == (403, "forbidden")

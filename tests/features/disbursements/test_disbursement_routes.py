@@ -97,15 +97,6 @@ async def test_who_may_not_pay_and_what_may_not_be_paid_is_refused_and_nothing_h
     assert (server.asked, await status(api, made["id"])) == (0, "approved")
 
 
-async def test_nobody_pays_out_what_they_applied_for(
-    api: httpx.AsyncClient, app_kit: StateKit, me: Person, underwriter: Person, admin: Person
-) -> None:
-    api.headers.update(admin.headers)
-    made = await apply_until(api, underwriter, "approved")
-    assert problem(await disburse(api, admin, made["id"])) == (403, "own_application")
-    assert (await disburse(api, underwriter, made["id"])).status_code == 201
-
-
 async def test_a_repeated_request_with_its_key_gets_the_first_answer_and_pays_nothing(
     *, api: httpx.AsyncClient, underwriter: Person, paying: None, server: GatewayServer
 ) -> None:
