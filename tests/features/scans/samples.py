@@ -99,6 +99,26 @@ def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:
     return out.getvalue()
 
 
+def transparent(lines: Lines = INVOICE) -> bytes:
+    """Return a PNG of black letters on nothing."""
+    page = drawn(lines)
+    letters = Image.new("RGBA", page.size, (0, 0, 0, 0))
+    letters.paste((0, 0, 0, 255), mask=page.point(lambda level: 255 - level))
+    return encoded(letters, "PNG")
+
+
+def sideways(lines: Lines = INVOICE) -> bytes:
+    """Return a JPEG that lies on its side, and says so, as a phone's does."""
+    orientation = Image.Exif()
+    orientation[0x0112] = 6
+    return encoded(drawn(lines).rotate(90, expand=True), "JPEG", exif=orientation)
+
+
+def upside_down(lines: Lines = INVOICE) -> bytes:
+    """Return a JPEG that stands on its head and doesn't know."""
+    return encoded(drawn(lines).rotate(180), "JPEG")
+
+
 def scanned_pdf(lines: Lines = INVOICE) -> bytes:
     """Return a PDF that holds nothing but a picture of the page."""
     return encoded(drawn(lines), "PDF", resolution=150.0)

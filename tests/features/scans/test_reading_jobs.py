@@ -154,6 +154,25 @@ async def test_a_failure_of_the_service_goes_to_the_dead_letter_and_can_be_mende
     assert (mended["state"], mended["error"]) == ("read", None)
 
 
+@pytest.mark.parametrize(
+    ("kind", "make"),
+    [
+        ("image/png", samples.transparent),
+        ("image/jpeg", samples.sideways),
+        ("image/jpeg", samples.upside_down),
+    ],
+)
+async def test_a_page_is_read_whichever_way_it_was_handed_in(kind: str, make: Callable[[], bytes]) -> None:
+    async def picture() -> AsyncIterator[bytes]:
+        yield make()
+
+    found = await reading.read(kind, picture())
+    assert {field.value for field in found.fields if field.name == "registration_number"} == {
+        samples.REGISTRATION_NUMBER
+    }
+    assert len(found.pages[0].rows) == sum(bool(left) for left, _ in samples.INVOICE)
+
+
 async def test_the_reader_ends_with_its_limits_and_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     async def endless() -> AsyncIterator[bytes]:
         yield b"%PDF-"
