@@ -78,7 +78,8 @@ async def _floor(stores: FloorStores) -> FloorCall:
     async def write() -> None:
         name, version = documents.popleft()
         await bare.admit()
-        await rows.find_one({"_id": name, "tenant_id": "ten_floor"}, _UNREAD)
+        found = [{"$match": {"_id": name}}, {"$match": {"tenant_id": "ten_floor"}}, {"$project": _UNREAD}]
+        await anext(rows.aggregate(found))
         await rows.update_one(
             {"_id": name, "tenant_id": "ten_floor", "version": version},
             {

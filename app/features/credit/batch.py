@@ -11,7 +11,8 @@ Guarantees
   answer is what the first one would have said. Once one has been given, it is stored and given again.
 
 Does not guarantee the latter without a key: sent again, what went through the first time is a `conflict`
-where its version was named, and otherwise whatever the rules say of it now.
+where its version was named, and otherwise whatever the rules say of it now. Nor that a key that was forgotten
+after a day adds the same note to the same application once more: the histories remember longer.
 
 Cost: a read of all, one bulk write; if others were quicker somewhere, a second read. What follows from an
 approval is left to a worker, which finds it in the outbox within seconds. A hundred at once take 6 ms of a
@@ -59,17 +60,17 @@ async def update(
     event = new_event(batch.status, actor_of(caller), to_the_millisecond(kit.clock.now()), note=batch.note)
     event_ids = {each: _event_id(each, event, keyed) for each in found}
     results = {each: Result(each, "not_found", None) for each in batch.application_ids}
-    if keyed is not None:
-        results |= _seen(await store.find_made(scope, event_ids), otherwise="not_found")
+    done = {} if keyed is None else await _done_before(store, scope, event_ids)
     changes = []
-    for application in found.values():
-        if results[application["_id"]].result != "updated":
-            planned = _planned(application, batch, {**event, "id": event_ids[application["_id"]]})
-            if isinstance(planned, Change):
-                changes.append((application, planned))
-            else:
-                results[application["_id"]] = planned
-    results |= await _write(store, scope, changes)
+    for application_id, application in found.items():
+        if application_id in done:
+            continue
+        planned = _planned(application, batch, {**event, "id": event_ids[application_id]})
+        if isinstance(planned, Change):
+            changes.append((application, planned))
+        else:
+            results[application_id] = planned
+    results |= done | await _write(store, scope, changes)
     ordered = [results[each] for each in batch.application_ids]
 
     async def remember(_: ClientSession) -> list[Result]:
@@ -95,15 +96,18 @@ async def _write(
     if not changes or await store.change_many(scope, changes):
         return {row["_id"]: Result(row["_id"], "updated", row["version"] + 1) for row, _ in changes}
     event_ids = {row["_id"]: change.event["id"] for row, change in changes}
-    return _seen(await store.find_made(scope, event_ids), otherwise="conflict")
-
-
-def _seen(made: Mapping[str, tuple[int, int | None]], *, otherwise: BatchOutcome) -> dict[str, Result]:
-    """Return what the histories tell: updated where the event is in it."""
     return {
-        each: Result(each, otherwise, current) if version is None else Result(each, "updated", version)
-        for each, (current, version) in made.items()
+        each: Result(each, "conflict", current) if made is None else Result(each, "updated", made)
+        for each, (current, made) in (await store.find_made(scope, event_ids)).items()
     }
+
+
+async def _done_before(
+    store: ApplicationStore, scope: Scope, event_ids: Mapping[str, str]
+) -> dict[str, Result]:
+    """Return those that a request with the same key, which died or is under way, has decided already."""
+    found = await store.find_made(scope, event_ids)
+    return {each: Result(each, "updated", made) for each, (_, made) in found.items() if made is not None}
 
 
 def _event_id(application_id: str, event: Document, keyed: Keyed[list[Result]] | None) -> str:

