@@ -1,5 +1,5 @@
-# CargoFlow's image: replicas and workers run from the same one, the command decides which (docs/compose.md).
-# It holds no compiler, and neither the engines nor the command line of the local cluster.
+# CargoFlow's two images (docs/compose.md): a replica's, which is the last stage, and a worker's (--target worker), which is the same
+# with what it takes to read documents. They hold no compiler, and neither the engines nor the command line of the local cluster.
 
 ARG PYTHON_IMAGE=python:3.12-slim-trixie
 
@@ -19,14 +19,22 @@ COPY deploy/compose/probe.py probe.py
 RUN python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib app \
     && chmod -R a+rX,go-w /opt/venv /srv/cargoflow
 
-FROM ${PYTHON_IMAGE}
+# What a worker needs on top to read documents: Tesseract, PDFium and Pillow, as wheels.
+FROM builder AS worker-builder
+COPY requirements-ocr.lock .
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip --disable-pip-version-check --python /opt/venv/bin/python install \
+        --no-compile --only-binary :all: --require-hashes -r requirements-ocr.lock \
+    && rm requirements-ocr.lock \
+    && python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib \
+    && chmod -R a+rX,go-w /opt/venv
+
+FROM ${PYTHON_IMAGE} AS base
 LABEL org.opencontainers.image.title="CargoFlow" \
       org.opencontainers.image.description="A replica (python -m app.main) or a worker (python -m app.worker) of CargoFlow"
 # By number, so that an orchestrator can tell that it is not root.
 RUN groupadd --gid 10001 cargoflow \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin cargoflow
-COPY --from=builder /opt/venv /opt/venv
-COPY --from=builder /srv/cargoflow /srv/cargoflow
 # MOTOR_MAX_WORKERS: a thread for each connection of the pool, see DB_POOL_MAX.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -36,7 +44,16 @@ ENV PATH=/opt/venv/bin:$PATH \
     PORT=8000
 WORKDIR /srv/cargoflow
 USER 10001:10001
-EXPOSE 8000
 STOPSIGNAL SIGTERM
+
+FROM base AS worker
+COPY --from=worker-builder /opt/venv /opt/venv
+COPY --from=builder /srv/cargoflow /srv/cargoflow
+CMD ["python", "-m", "app.worker"]
+
+FROM base
+COPY --from=builder /opt/venv /opt/venv
+COPY --from=builder /srv/cargoflow /srv/cargoflow
+EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 CMD ["python", "-IS", "probe.py", "/health"]
 CMD ["python", "-m", "app.main"]

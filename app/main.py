@@ -28,6 +28,8 @@ from app.features.jobs.routes import router as jobs
 from app.features.ledger.routes import router as ledger
 from app.features.operations import docs
 from app.features.operations.routes import router as operations
+from app.features.scans.routes import router as scans
+from app.features.scoring.routes import router as scoring
 from app.features.sessions.routes import router as sessions
 from app.features.users.routes import router as users
 from app.http.application import Api
@@ -79,6 +81,8 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
         drafts,
         bookings,
         credit,
+        scans,
+        scoring,
         disbursements,
         ledger,
         chat,

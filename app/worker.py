@@ -23,6 +23,8 @@ from app.features.disbursements.gateway import Gateway
 from app.features.disbursements.opened import open_gateway
 from app.features.ledger import jobs as ledger
 from app.features.ledger import sealing
+from app.features.scans import jobs as scans
+from app.features.scoring import jobs as scoring
 from app.state import schedule
 from app.state.job_run import Handler
 from app.state.job_worker import work_on_jobs
@@ -47,6 +49,8 @@ def handlers(kit: StateKit, gateway: Gateway | None) -> list[Handler]:
         *chat.handlers(kit),
         *disbursements.handlers(kit, gateway),
         *ledger.handlers(kit),
+        *scans.handlers(kit),
+        *scoring.handlers(kit),
     ]
 
 
@@ -60,6 +64,7 @@ async def work(settings: Settings, stop: asyncio.Event) -> None:
         tidying = [
             tasks.create_task(kit.locks.sweep_forever()),
             tasks.create_task(kit.idempotency.forget_expired_forever()),
+            tasks.create_task(kit.files.tidy_forever()),
             tasks.create_task(sealing.look_forever(kit)),
         ]
         _log.info("worker_started")

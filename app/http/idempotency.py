@@ -16,7 +16,8 @@ A replay costs no rate limit: what admission counted is given back, and a limit 
 nothing) refuses only what turns out not to be a replay. What the route itself allows is counted once a key,
 so that of a request sent many times at once none is refused because of the others. The body is read here,
 after admission, to know what the request asks for: as JSON, so that neither white space nor the order of
-members matters; path and query belong to it, too. For routes with JSON bodies.
+members matters; path and query belong to it, too. A route with another kind of body takes `unread_caller`: it
+reads the body itself, and says afterwards what it was.
 """
 
 import hashlib
@@ -37,7 +38,16 @@ from app.http.json_request import JsonRequest
 from app.http.limits import announce
 from app.http.responses import JsonResponse, encode
 from app.state.idempotency import KEYS
-from app.state.keyed import AlreadyDoneError, Answer, AnswerOf, Claim, InFlightError, Keyed, KeyReusedError
+from app.state.keyed import (
+    AlreadyDoneError,
+    Answer,
+    AnswerOf,
+    Claim,
+    InFlightError,
+    Keyed,
+    KeyReusedError,
+    Stored,
+)
 from app.state.kit import StateKit
 from app.state.principals import Principal, Role
 
@@ -131,36 +141,90 @@ class KeyedCall:
         return _response(replace(first, headers={**first.headers, **REPLAYED}))
 
 
-def keyed_caller(*roles: Role, within: str = KEYS) -> Callable[..., Awaitable[KeyedCall]]:
-    """Return a dependency that admits a caller, of one of these roles if any are named, with a keyed request.
+class UnreadCall:
+    """A caller with a request that may carry a key, and whose body the route itself reads (an upload)."""
 
-    `within` names the collection whose documents carry the keys, for routes that use `Idempotency.insert`.
+    def __init__(
+        self,
+        request: Request,
+        admitted: Admitted,
+        key: str | None,
+        within: str,
+        stored: Stored | None,
+        *,
+        counted_before: bool = False,
+    ) -> None:
+        """`key` is the scoped one, `stored` what is known of it."""
+        self.principal: Principal = admitted.principal
+        self._request = request
+        self._admitted = admitted
+        self._key = key
+        self._within = within
+        self._stored = stored
+        self._counted_before = counted_before
+
+    def read(self, body: Any) -> KeyedCall:
+        """Return the call, now that it is known what it asks for: `body` is JSON-like, a hash will do.
+
+        Raises KeyReusedError, or the 429 that admission kept back for a replay.
+        """
+        if self._key is None:
+            return KeyedCall(self._request, self._admitted, None, self._within, None)
+        idempotency = kit(self._request).idempotency
+        claim = idempotency.claim(self._key, _canonical(self._request, body))
+        known = None
+        if self._stored is not None:
+            try:
+                known = idempotency.answer_to(self._stored, claim)
+            except KeyReusedError as reused:
+                raise self._admitted.refusal or reused from None
+        return KeyedCall(
+            self._request,
+            self._admitted,
+            claim,
+            self._within,
+            known,
+            counted_before=self._counted_before,
+        )
+
+
+def unread_caller(*roles: Role, within: str = KEYS) -> Callable[..., Awaitable[UnreadCall]]:
+    """Return a dependency as `keyed_caller` does, for a route that reads its body itself, a piece at a time.
+
+    What is known of the key is looked up before that, and compared by `UnreadCall.read` after it.
     """
 
-    async def call(request: Request, idempotency_key: KeyHeader = None) -> KeyedCall:
+    async def call(request: Request, idempotency_key: KeyHeader = None) -> UnreadCall:
         began_at = kit(request).clock.now()
         admitted = await weigh(request, twin=_twin(request, idempotency_key))
-        refusal, known = admitted.refusal, None
+        refusal = admitted.refusal
         forbidden = wrong_role(admitted.principal, roles)
         if forbidden is not None:
             raise refusal or forbidden
         if idempotency_key is None:
             if refusal is not None:
                 raise refusal
-            return KeyedCall(request, admitted, None, within, None)
-        idempotency = kit(request).idempotency
+            return UnreadCall(request, admitted, None, within, None)
         key = _scoped(request, admitted.principal, refusal)
-        stored = await idempotency.find(key, within=within)
+        stored = await kit(request).idempotency.find(key, within=within)
         if stored is None and refusal is not None:
             raise refusal
-        claim = idempotency.claim(key, await _canonical(request))
-        if stored is not None:
-            try:
-                known = idempotency.answer_to(stored, claim)
-            except KeyReusedError as reused:
-                raise refusal or reused from None
         counted_before = stored is not None and stored.made_at < began_at - _SAME_TIME
-        return KeyedCall(request, admitted, claim, within, known, counted_before=counted_before)
+        return UnreadCall(request, admitted, key, within, stored, counted_before=counted_before)
+
+    return call
+
+
+def keyed_caller(*roles: Role, within: str = KEYS) -> Callable[..., Awaitable[KeyedCall]]:
+    """Return a dependency that admits a caller, of one of these roles if any are named, with a keyed request.
+
+    `within` names the collection whose documents carry the keys, for routes that use `Idempotency.insert`.
+    """
+    unread = unread_caller(*roles, within=within)
+
+    async def call(request: Request, idempotency_key: KeyHeader = None) -> KeyedCall:
+        found = await unread(request, idempotency_key)
+        return found.read(None if idempotency_key is None else await _json(request))
 
     return call
 
@@ -202,10 +266,14 @@ def _scoped(request: Request, principal: Principal, refusal: Exception | None) -
     )
 
 
-async def _canonical(request: Request) -> bytes:
-    """Return what the request asks for. Raises what reading JSON raises."""
+async def _json(request: Request) -> Any:
+    """Return the body's value, None without one. Raises what reading JSON raises."""
     strict = request if isinstance(request, JsonRequest) else JsonRequest(request.scope, request.receive)
-    body: Any = await strict.json() if await strict.has_json() else None
+    return await strict.json() if await strict.has_json() else None
+
+
+def _canonical(request: Request, body: Any) -> bytes:
+    """Return what the request asks for."""
     asked = [request.scope["path"], request.scope["query_string"].decode("latin-1"), body]
     return orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)
 

@@ -29,6 +29,7 @@ TAGS: Final[list[dict[str, Any]]] = [
     {"name": "Addresses", "description": "A user's address book."},
     {"name": "Bookings", "description": "Drafts, prices, bookings and their life."},
     {"name": "Credit", "description": "Applications for trade credit and who decides on them."},
+    {"name": "Documents", "description": "What an applicant hands in, and what a machine reads in it."},
     {"name": "Ledger", "description": "Accounts, entries, and the proof that they add up."},
     {"name": "Chat", "description": "Questions to the assistant, and answers that survive their server."},
     {"name": "Admin", "description": "How the cluster stands, for a tenant's admin."},

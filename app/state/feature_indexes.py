@@ -43,6 +43,10 @@ FEATURES: Final[Mapping[str, Sequence[IndexModel]]] = {
         IndexModel([("draft_id", 1)], unique=True, sparse=True, name="one_booking_a_draft"),
         IndexModel([("outbox.created_at", 1)], sparse=True, name="outbox_to_be_relayed"),
     ),
+    "scans": (
+        IndexModel([("application_id", 1), ("sha256", 1)], unique=True, name="one_document_a_content"),
+        IndexModel([("application_id", 1), ("number", 1)], unique=True, name="numbered"),
+    ),
     "ledger_accounts": (
         IndexModel([("tenant_id", 1), ("created_at", -1), ("_id", -1)], name="newest_first"),
         IndexModel([("tenant_id", 1), ("user_id", 1), ("created_at", -1), ("_id", -1)]),

@@ -8,6 +8,7 @@ Building an index over much data takes longer than a replica waits: `./cargoflow
 from app.state import (
     accounts,
     api_keys,
+    files,
     idempotency,
     job_pauses,
     jobs,
@@ -19,7 +20,7 @@ from app.state import (
 from app.state.feature_indexes import FEATURES
 from app.state.mongo import MongoStore
 
-_OWNERS = (accounts, api_keys, idempotency, job_pauses, jobs, locks, logins, schedule, sessions)
+_OWNERS = (accounts, api_keys, files, idempotency, job_pauses, jobs, locks, logins, schedule, sessions)
 
 
 async def ensure_indexes(mongo: MongoStore) -> None:

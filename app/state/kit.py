@@ -18,6 +18,7 @@ from app.core.version import VERSION
 from app.state.accounts import Accounts
 from app.state.api_keys import ApiKeys
 from app.state.cache import Cache
+from app.state.files import Files
 from app.state.hot import HotCopies
 from app.state.idempotency import Idempotency
 from app.state.indexes import ensure_indexes
@@ -70,6 +71,7 @@ class StateKit:
     job_tally: JobTally
     cache: Cache
     realtime: Realtime
+    files: Files
 
 
 def tier_rates(settings: Settings) -> Mapping[Tier, Rate]:
@@ -143,6 +145,7 @@ async def open_kit(
         ),
         cache=Cache(redis=redis, hot=hot, clock=clock, metrics=metrics),
         realtime=Realtime(redis=redis, clock=clock, metrics=metrics),
+        files=Files(mongo=mongo, clock=clock),
     )
     try:
         async with asyncio.TaskGroup() as probes:

@@ -110,6 +110,26 @@ def test_only_test_and_bootstrap_dev_install_the_development_packages(checkout: 
     assert checkout.run("test")[1:] == (f"1.0 test {checkout.root / '.venv'}\n", "")
 
 
+def test_what_reads_documents_comes_along_and_where_it_can_not_everything_else_does(
+    checkout: Checkout,
+) -> None:
+    checkout.require("1.0", lock="requirements-ocr.lock", package="tinyocr")
+    python = checkout.root / ".venv" / "bin" / "python"
+    assert checkout.run()[0] == 0
+    assert subprocess.run([python, "-c", "import tinyocr"], check=False).returncode == 0
+    assert checkout.run()[2] == ""
+
+    (checkout.root / "requirements-ocr.lock").write_text(f"tinyocr==2.0 --hash=sha256:{'0' * 64}\n")
+    code, out, err = checkout.run()
+    assert (code, out.split()[0]) == (0, "1.0")
+    assert "installing requirements-ocr.lock failed" in err
+    assert "going on without it" in err
+    assert checkout.run()[2] == "", "it is not tried again and again"
+    code, out, err = checkout.run("bootstrap", "--ocr")
+    assert code == 1
+    assert "going on without it" not in err
+
+
 def test_two_first_runs_at_once_both_work(checkout: Checkout) -> None:
     both = [checkout.start("status") for _ in range(2)]
     said = [process.communicate(timeout=120) for process in both]

@@ -28,8 +28,13 @@ from tests.gateway_server import Behaviour, GatewayServer
 LOANS = full(100, 10)
 CLIENTS_A_LOAN = 3
 KILLS = full(20, 2)
+SPREAD_S = full(80, 2)
+"""Over which the clients come."""
+FROZEN_S = full(12, 0)
+"""Longer than the lease of a loan's lock: in a full run every fourth is frozen instead of killed."""
 AMOUNT = {"amount_minor": 123_400, "currency": "EUR"}
 BEHAVIOURS: tuple[Behaviour, ...] = ("pay", "pay", "lose", "lose", "fail", "pending", "silent", "rubbish")
+TO_BE_REPEATED = {"lock_held", "lock_lost", "conflict", "idempotency_in_flight"}
 CHANCE = random.Random()  # noqa: S311  # it hides nothing
 
 
@@ -55,7 +60,7 @@ class Payers:
         self.seen: Counter[str] = Counter()
 
     async def pay(self, loan: str, key: str) -> None:
-        await asyncio.sleep(CHANCE.uniform(0, 1))
+        await asyncio.sleep(CHANCE.uniform(0, SPREAD_S))
         while True:
             try:
                 reply = await self._world.anywhere().ask(
@@ -71,9 +76,7 @@ class Payers:
                 self.seen[reply.code or str(reply.status)] += 1
                 if reply.status in {201, 202} or reply.code == "invalid_transition":
                     return
-                assert (
-                    reply.code in {"lock_held", "conflict", "idempotency_in_flight"} or reply.status >= 500
-                ), str(reply)
+                assert reply.code in TO_BE_REPEATED or reply.status >= 500, str(reply)
             await asyncio.sleep(0.1)
 
     async def state(self, loan: str) -> str:
@@ -83,11 +86,14 @@ class Payers:
 
 
 async def kill_one_by_one(world: World, paying: asyncio.Task[Any]) -> int:
-    """Kill replicas, and the worker once, while there is somebody who wants to be paid."""
+    """Kill or freeze replicas, and kill the worker once, while there is somebody who wants to be paid."""
     kills = 0
     while kills < KILLS and not paying.done():
         if kills == 1:
             await asyncio.to_thread(world.cluster.kill, "worker-1")
+        elif FROZEN_S and kills % 4 == 3:
+            async with world.frozen(CHANCE.choice(sorted(world.replicas))):
+                await asyncio.sleep(FROZEN_S)
         else:
             name = CHANCE.choice(sorted(world.replicas))
             await world.send(name, signal.SIGKILL)

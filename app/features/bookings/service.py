@@ -129,11 +129,12 @@ async def move(
     *,
     note: str | None,
     check_version: VersionCheck,
+    keyed: Keyed[Document] | None = None,
 ) -> Document:
     """Send a booking on to another status and return it.
 
     Raises NotFoundError, what `check_version` raises, InvalidTransitionError, ForbiddenError, in this order;
-    VersionConflictError, StoreUnavailableError.
+    VersionConflictError, StoreUnavailableError, and with a key what `Idempotency.run` raises.
     """
     party: Party = "staff" if is_staff(caller) else "owner"
     now = to_the_millisecond(kit.clock.now())
@@ -143,7 +144,9 @@ async def move(
         events = [*booking["events"], new_event(wanted, caller, now, note=note)]
         return {"status": wanted, "events": events, "updated_at": now}
 
-    return await BookingStore(kit).change(caller, booking_id, decide, check_version=check_version)
+    return await BookingStore(kit).change(
+        caller, booking_id, decide, check_version=check_version, keyed=keyed
+    )
 
 
 async def _resolved(

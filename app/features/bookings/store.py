@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 from pymongo.errors import DuplicateKeyError
@@ -150,10 +151,11 @@ class BookingStore:
         decide: Decide,
         *,
         check_version: VersionCheck = any_version,
+        keyed: Keyed[Document] | None = None,
     ) -> Document:
         """Set what `decide` makes of a booking and return it as it is then.
 
-        Raises as `VersionedDocuments.change` does.
+        Raises as `VersionedDocuments.change` does, and with a key what `Idempotency.run` raises.
         """
         async with self._cache.changing(*lists_of_a_tenant(caller.tenant_id)):
             _, after = await self._documents.change(
@@ -161,22 +163,25 @@ class BookingStore:
                 booking_id,
                 decide,
                 check_version=check_version,
-                together=self._with_its_hold,
+                together=partial(self._with_its_hold, keyed),
             )
         return after
 
-    async def _with_its_hold(self, before: Document, after: Document, write: Write) -> bool:
-        """Write a change, with what it does to the credit line."""
-        if not payments.ends_hold(before, after):
-            return await write(None)
+    async def _with_its_hold(
+        self, keyed: Keyed[Document] | None, before: Document, after: Document, write: Write
+    ) -> bool:
+        """Write a change, with what it does to the credit line and with the key of its request."""
+        ends_hold = payments.ends_hold(before, after)
 
         async def work(session: ClientSession) -> bool:
             written = await write(session)
-            if written:
+            if written and ends_hold:
                 await payments.end_hold(self._kit, after, session)
             return written
 
-        return await self._kit.transactions.run(work)
+        if keyed is None and ends_hold:
+            return await self._kit.transactions.run(work)
+        return await self._idempotency.write(keyed, work, after)
 
     async def _insert_with_hold(self, document: Document) -> None:
         async def work(session: ClientSession) -> None:

@@ -212,11 +212,12 @@ async def _record_payment(
         "state": "paid",
         "settled_at": to_the_millisecond(kit.clock.now()),
         "payment_id": payment.id,
-        "transfer_id": await ledger.payout(kit, claim_of(application), session),
+        "transfer_id": ledger.payout_id(application_id),
     }
     paid = await DisbursementStore(kit).settle(intent, changes, session)
     if intent["claim"] is not None:
         await kit.idempotency.revise(intent["claim"], answer(kit, paid), session)
+    await ledger.payout(kit, claim_of(application), session)
     return paid
 
 

@@ -117,22 +117,29 @@ async def end_hold(
     )
 
 
-async def payout(kit: StateKit, paid: Claim, session: ClientSession) -> str:
-    """Record that a loan was paid out and return the transfer's id.
+async def payout(kit: StateKit, paid: Claim, session: ClientSession) -> None:
+    """Record that a loan was paid out, by the transfer `payout_id`.
 
+    Last in its transaction: all payouts of a tenant meet at its clearing account, for as long as that takes.
     Raises InsufficientCreditError if more is paid than was granted, TransferRepeatedError.
     """
-    transfer = Transfer(
-        id=f"payout:{paid.subject_id}",
-        tenant_id=paid.tenant_id,
-        kind="payout",
-        currency=paid.currency,
-        user_id=paid.user_id,
-        subject_id=paid.subject_id,
-        postings=both_sides(paid.loan, paid.payout_clearing, paid.amount_minor),
+    await Ledger(kit).record(
+        Transfer(
+            id=payout_id(paid.subject_id),
+            tenant_id=paid.tenant_id,
+            kind="payout",
+            currency=paid.currency,
+            user_id=paid.user_id,
+            subject_id=paid.subject_id,
+            postings=both_sides(paid.loan, paid.payout_clearing, paid.amount_minor),
+        ),
+        session,
     )
-    await Ledger(kit).record(transfer, session)
-    return transfer.id
+
+
+def payout_id(application_id: str) -> str:
+    """Return the id of the transfer by which an application is paid out."""
+    return f"payout:{application_id}"
 
 
 async def remaining_minor(kit: StateKit, price: Claim) -> int | None:

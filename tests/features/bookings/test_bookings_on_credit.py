@@ -82,6 +82,18 @@ async def test_the_price_is_held_then_posted_when_delivered_or_let_go_when_cance
     assert (await verify(app_kit, me.account.tenant_id)).ok
 
 
+async def test_a_booking_on_credit_that_is_cancelled_twice_with_one_key_lets_its_hold_go_once(
+    api: httpx.AsyncClient, app_kit: StateKit, me: Person
+) -> None:
+    await grant(app_kit, me, 1_000_000)
+    booking = await book(api, payment="credit")
+    path, key = f"/bookings/{booking['id']}/cancel", {"Idempotency-Key": "c-1"}
+    answers = await asyncio.gather(*(api.post(path, headers=key) for _ in range(5)))
+    assert {(answer.status_code, answer.content) for answer in answers} == {(200, answers[0].content)}
+    assert await kinds(app_kit) == ["hold", "void"]
+    assert await line_of(app_kit, me) == (0, 0, 1_000_000)
+
+
 async def test_a_prepaid_booking_has_nothing_to_do_with_the_ledger(
     api: httpx.AsyncClient, app_kit: StateKit, dispatcher: Person
 ) -> None:

@@ -13,6 +13,7 @@ from app.state.kit import StateKit
 from app.state.mongo import Document
 from tests.features.bookings.callers import new_caller
 from tests.features.bookings.shipments import HAMBURG, book, problem, shipment, wrong_fields
+from tests.state.people import Person
 
 KEY = {"Idempotency-Key": "k-1"}
 REPLAYED = "idempotent-replayed"
@@ -42,6 +43,36 @@ async def test_a_booking_that_is_sent_twice_is_made_once(api: httpx.AsyncClient)
     other = await api.post("/bookings", json={**body, "notes": "another"}, headers=KEY)
     assert problem(other) == (422, "idempotency_key_reused")
     assert await count(api) == 1
+
+
+async def test_a_booking_that_is_cancelled_twice_with_one_key_gets_the_first_answer_again(
+    api: httpx.AsyncClient,
+) -> None:
+    path = f"/bookings/{(await book(api))['id']}"
+    answers = await asyncio.gather(*(api.post(f"{path}/cancel", headers=KEY) for _ in range(10)))
+    assert {(answer.status_code, answer.content) for answer in answers} == {(200, answers[0].content)}
+    assert sum(REPLAYED in answer.headers for answer in answers) == 9
+    assert {answer.headers["etag"] for answer in answers} == {'"2"'}
+    events = (await api.get(f"{path}/events")).json()["items"]
+    assert [event["status"] for event in events] == ["booked", "cancelled"]
+    assert problem(await api.post(f"{path}/cancel")) == (409, "invalid_transition")
+    other = await api.post(f"/bookings/{(await book(api))['id']}/cancel", headers=KEY)
+    assert problem(other) == (422, "idempotency_key_reused")
+
+
+async def test_a_step_that_is_refused_can_be_tried_again_with_its_key(
+    api: httpx.AsyncClient, dispatcher: Person
+) -> None:
+    path = f"/bookings/{(await book(api))['id']}/status"
+    headers = {**dispatcher.headers, **KEY}
+    refused = await api.post(path, json={"status": "picked_up"}, headers=headers)
+    assert problem(refused) == (409, "invalid_transition")
+    assigned = await api.post(path, json={"status": "assigned"}, headers=dispatcher.headers)
+    assert assigned.status_code == 200
+    taken = await api.post(path, json={"status": "picked_up"}, headers=headers)
+    assert (taken.status_code, taken.json()["status"]) == (200, "picked_up")
+    again = await api.post(path, json={"status": "picked_up"}, headers=headers)
+    assert (again.status_code, again.content, again.headers[REPLAYED]) == (200, taken.content, "true")
 
 
 async def test_a_draft_that_is_submitted_twice_is_booked_once_though_it_is_gone(

@@ -144,11 +144,25 @@ async def test_entries_that_changed_places_are_told(ledger: StateKit) -> None:
 
 async def test_a_head_that_was_moved_is_told(ledger: StateKit) -> None:
     chains = ledger.mongo.collection("ledger_chains")
-    for seq, why in ((ENTRIES - 1, "head_mismatch"), (ENTRIES + 3, "missing")):
-        await chains.update_one({"_id": TENANT}, {"$set": {"seq": seq}})
+    original = await chains.find_one({"_id": TENANT})
+    assert original is not None
+    changes: list[tuple[dict[str, Any], str]] = [
+        ({"seq": ENTRIES - 1}, "head_mismatch"),
+        ({"seq": -1}, "head_mismatch"),
+        ({"seq": "many"}, "head_mismatch"),
+        ({"seq": None, "hash": None}, "head_mismatch"),
+        ({"hash": "0" * 64}, "head_mismatch"),
+        ({"seq": ENTRIES + 3}, "missing"),
+    ]
+    for changed, why in changes:
+        await chains.replace_one({"_id": TENANT}, {**original, **changed})
         report = await verify(ledger, TENANT)
-        assert report.first_bad is not None
-        assert report.first_bad.why == why
+        assert report.first_bad is not None, changed
+        assert report.first_bad.why == why, changed
+    await chains.delete_one({"_id": TENANT})
+    report = await verify(ledger, TENANT)
+    assert report.first_bad is not None
+    assert report.first_bad.why == "head_mismatch"
 
 
 async def test_an_account_that_is_not_the_sum_of_its_transfers_is_named(ledger: StateKit) -> None:
@@ -158,6 +172,12 @@ async def test_an_account_that_is_not_the_sum_of_its_transfers_is_named(ledger: 
         await accounts.update_one({"_id": line}, {"$inc": {name: 1}})
         await _names_the_account(ledger, line, name)
         await accounts.update_one({"_id": line}, {"$inc": {name: -1}})
+    original = await accounts.find_one({"_id": line})
+    assert original is not None
+    for name, other in (("user_id", "usr_b"), ("owner_id", "usr_b"), ("kind", "loan"), ("currency", "USD")):
+        await accounts.update_one({"_id": line}, {"$set": {name: other}})
+        await _names_the_account(ledger, line, "opened" if name != "user_id" else name)
+        await accounts.replace_one({"_id": line}, original)
     assert (await verify(ledger, TENANT)).ok
 
 

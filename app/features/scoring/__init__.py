@@ -1,0 +1,1 @@
+"""A suggestion for an application: a scorecard of factors, each with its points and why."""
