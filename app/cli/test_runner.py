@@ -9,10 +9,11 @@ import typer
 
 from app.cluster.layout import REPOSITORY
 
-SPREAD = ("-n", "2", "--dist", "loadfile")
+SPREAD = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
 """Everything at once goes over two processes, a file to one of them: most tests wait for processes they
-started, so that takes little more than half as long. A selection does not, so that -s, -x and --pdb do what
-they say.
+started, so that takes little more than half as long. In the order of their names, in which the longest files
+come early, so that none of them is begun last. A selection does not, so that -s, -x and --pdb do what they
+say.
 """
 
 Full = Annotated[bool, typer.Option("--full", help="Run the long scenarios with their full counts.")]
