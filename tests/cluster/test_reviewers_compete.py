@@ -91,7 +91,7 @@ async def test_a_replica_that_is_killed_in_the_race_lets_no_second_one_win_and_n
         assert seen["200"] <= 1
         assert row["version"] == 2 or (seen["200"] == 0 and seen[CUT_OFF]), seen
         await batch_is_finished(world, office, batch, key)
-        await world.is_gone(name)
+        await world.is_back(name, instead_of=pid)
         await world.whole()
     show(f"{KILLS} kills: {dict(tally)}")
 

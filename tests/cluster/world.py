@@ -99,11 +99,13 @@ class World:
 
         await until(silent, poll_s=0.01)
 
-    async def is_back(self, name: str) -> None:
-        """Return when a killed replica is ready again."""
+    async def is_back(self, name: str, *, instead_of: int | None = None) -> None:
+        """Return when a killed replica is ready again; `instead_of`: its pid, where it may be by now."""
 
         async def ready() -> bool:
-            return await readiness(self.replicas[name]) == (200, "pass")
+            if await readiness(self.replicas[name]) != (200, "pass"):
+                return False
+            return instead_of is None or await self.pid(name) != instead_of
 
         await until(ready, timeout_s=WHOLE_TIMEOUT_S)
 

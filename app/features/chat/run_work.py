@@ -199,7 +199,7 @@ class RunWork:
         if ended is None:
             raise SupersededError
         local.outcome = outcome_of(messages_of(ended)[1])
-        self._settling.offer(ended)
+        await self._settling.offer(ended)
         self._kit.metrics.chat_run(state)
         if error is not None:
             _log.warning("run_failed", extra={"run_id": run.id, "code": error.code, "detail": error.detail})

@@ -49,6 +49,7 @@ RENEW_S: Final = 0.5
 SCAN_S: Final = 0.4
 """With the lease (2 s): a run is taken over within 2.6 s of its owner's death."""
 TAKEN_OVER_AT_ONCE: Final = 32
+SETTLE_S: Final = 5.0
 SWEEP_S: Final = 60.0
 STONES_KEPT: Final = timedelta(minutes=5)
 TITLE_MAX_CHARACTERS: Final = 60
@@ -161,6 +162,7 @@ class Runs:
             tasks.create_task(self._settling.work_forever())
             tasks.create_task(self._every(RENEW_S, self._renew))
             tasks.create_task(self._every(SCAN_S, self._scan))
+            tasks.create_task(self._every(SETTLE_S, self._settle_left))
             tasks.create_task(self._every(SWEEP_S, self._sweep))
 
     def close(self) -> None:
@@ -192,10 +194,13 @@ class Runs:
         if self._draining.is_set():
             return
         for conversation in await self.store.left_over(TAKEN_OVER_AT_ONCE):
-            if conversation["run"]["state"] == "running":
-                await self.take_over_if_left(Run.from_document(conversation))
-            else:
-                self._settling.offer(conversation)
+            await self.take_over_if_left(Run.from_document(conversation))
+
+    async def _settle_left(self) -> None:
+        if self._draining.is_set():
+            return
+        for conversation in await self.store.left_unsettled(TAKEN_OVER_AT_ONCE):
+            await self._settling.offer(conversation)
 
     async def _sweep(self) -> None:
         await self.store.sweep(self._kit.clock.now() - STONES_KEPT)

@@ -41,6 +41,8 @@ TITLE: Final = "chat.title"
 """The job that has a language model title a conversation."""
 LEASE: Final = timedelta(seconds=2)
 """After this long without a renewal a run may be taken over."""
+SETTLES_WITHIN: Final = timedelta(seconds=10)
+"""After the end of its lease others settle a run that has ended. Nobody who reads waits for it."""
 _LEASE: Final = from_now(LEASE // timedelta(milliseconds=1))
 _LEASE_RUNS: Final[Document] = {"$gt": [{"$toLong": "$run.lease_ends_at"}, {"$toLong": "$$NOW"}]}
 _DUPLICATE: Final = 11000
@@ -193,10 +195,17 @@ class ConversationStore:
     # -- what others do ------------------------------------------------------------------------------------
 
     async def left_over(self, limit: int) -> list[Document]:
-        """Return conversations whose run's lease is over: nobody works on it, or it was not settled."""
+        """Return conversations with a run that nobody works on: its lease is over."""
+        over = {"run.lease_ends_at": {"$lt": self._clock.now()}, "run.state": "running"}
         async with self._mongo.guard("conversations.find_left_over"):
-            rows = self._conversations.find({"run.lease_ends_at": {"$lt": self._clock.now()}})
-            return await rows.limit(limit).to_list(None)
+            return await self._conversations.find(over).limit(limit).to_list(None)
+
+    async def left_unsettled(self, limit: int) -> list[Document]:
+        """Return conversations whose run has ended, and whose owner has had its time to settle it."""
+        over = {"run.lease_ends_at": {"$lt": self._clock.now() - SETTLES_WITHIN}}
+        ended = {**over, "run.state": {"$ne": "running"}}
+        async with self._mongo.guard("conversations.find_unsettled"):
+            return await self._conversations.find(ended).limit(limit).to_list(None)
 
     async def take_over(self, run: Run, *, by: str, stopping: bool = False) -> Run | None:
         """Make the process `by` the owner of a run whose lease is over, or to stop it; None if others were
@@ -245,8 +254,7 @@ class ConversationStore:
         async with self._mongo.guard("conversations.settle"):
             result = await self._conversations.bulk_write(updates, ordered=False)
         if result.matched_count < len(updates):
-            for conversation in conversations:
-                await self._remove_if_deleted(conversation["_id"])
+            await self._remove_if_deleted([conversation["_id"] for conversation in conversations])
 
     # -- reading -------------------------------------------------------------------------------------------
 
@@ -351,11 +359,13 @@ class ConversationStore:
             async with self._mongo.guard("conversations.sweep"):
                 await self._conversations.delete_one({"_id": conversation_id, "status": "deleted"})
 
-    async def _remove_if_deleted(self, conversation_id: str) -> None:
-        async with self._mongo.guard("conversations.find"):
-            found = await self._conversations.find_one({"_id": conversation_id}, {"status": 1})
-        if found is None or found["status"] == "deleted":
-            await self._remove_messages(conversation_id)
+    async def _remove_if_deleted(self, conversation_ids: Sequence[str]) -> None:
+        async with self._mongo.guard("conversations.find_deleted"):
+            rows = self._conversations.find({"_id": {"$in": list(conversation_ids)}}, {"status": 1})
+            living = {row["_id"] async for row in rows if row["status"] != "deleted"}
+        for conversation_id in conversation_ids:
+            if conversation_id not in living:
+                await self._remove_messages(conversation_id)
 
     async def _remove_messages(self, conversation_id: str) -> None:
         async with self._mongo.guard("messages.delete"):

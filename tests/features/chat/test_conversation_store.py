@@ -9,7 +9,7 @@ import pytest
 from app.core.errors import NotFoundError
 from app.features.chat.documents import Call, Outcome, Run, Step
 from app.features.chat.errors import RunInProgressError
-from app.features.chat.store import LEASE, ConversationStore
+from app.features.chat.store import LEASE, SETTLES_WITHIN, ConversationStore
 from app.state.kit import StateKit
 from app.state.session_documents import Owner
 
@@ -138,6 +138,23 @@ async def test_what_a_process_left_between_finishing_and_settling_is_settled_by_
     assert await contents(other, run.conversation_id) == ["one?", "1", "two?"]
     later = await other.find_run(ME, run.id)
     assert later == outcome
+
+
+async def test_a_run_that_ended_is_left_to_its_owner_for_a_while_and_then_found_by_others(
+    store: ConversationStore, other: ConversationStore, kit: StateKit
+) -> None:
+    run = await started(store)
+    ended = await store.finish(run, "done", "1")
+    conversations, now = kit.mongo.collection("conversations"), datetime.now(UTC)
+    await conversations.update_one({}, {"$set": {"run.lease_ends_at": now - timedelta(seconds=1)}})
+    assert await other.left_over(10) == []
+    assert await other.left_unsettled(10) == []
+    long_ago = now - SETTLES_WITHIN - timedelta(seconds=1)
+    await conversations.update_one({}, {"$set": {"run.lease_ends_at": long_ago}})
+    assert [row["_id"] for row in await other.left_unsettled(10)] == [run.conversation_id]
+    assert ended is not None
+    await store.settle([ended])
+    assert await other.left_unsettled(10) == []
 
 
 async def test_settling_any_number_of_times_at_once_copies_each_message_once(
