@@ -83,6 +83,11 @@ def one_page(
     return [*pipeline, {"$sort": {"created_at": order, "_id": order}}, {"$limit": limit}]
 
 
+def counted(owned: Document, *, by: str) -> list[Document]:
+    """Return the pipeline that counts what equals `owned`: rows {_id: value of the field `by`, count}."""
+    return [{"$match": owned}, {"$group": {"_id": f"${by}", "count": {"$sum": 1}}}]
+
+
 def from_now(milliseconds: int) -> Document:
     """Return an update-pipeline expression for a date that many milliseconds after MongoDB's own now."""
     return {"$add": ["$$NOW", milliseconds]}

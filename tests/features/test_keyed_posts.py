@@ -9,7 +9,6 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 
 from app.state import idempotency
 from app.state.kit import StateKit
@@ -23,22 +22,8 @@ ROUTES: list[tuple[str, dict[str, Any]]] = [("sessions", SESSION), ("sessions", 
 
 
 @pytest.fixture
-async def app_kit(app: FastAPI) -> StateKit:
-    opened: StateKit = app.state.kit
-    return opened
-
-
-@pytest.fixture
 async def me(app_kit: StateKit) -> Person:
     return await new_person(app_kit, role="admin")
-
-
-@pytest.fixture
-async def api(client: httpx.AsyncClient, me: Person) -> httpx.AsyncClient:
-    """A client that is logged in as `me`."""
-    client.base_url = httpx.URL("http://cargoflow.test/api/v1")
-    client.headers.update(me.headers)
-    return client
 
 
 async def post(

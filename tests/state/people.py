@@ -71,3 +71,8 @@ async def admit(kit: StateKit, credential: Credential) -> Admission:
 
 async def is_admitted(kit: StateKit, login_id: str) -> bool:
     return (await admit(kit, Credential("login", login_id))).principal is not None
+
+
+async def colleague(kit: StateKit, person: Person, role: Role) -> Person:
+    """Return somebody else of the person's tenant, logged in."""
+    return await log_in(kit, await new_account(kit, role=role, tenant_id=person.account.tenant_id))

@@ -35,7 +35,7 @@ from app.features.bookings.transitions import Status
 from app.state.documents import Decide, VersionedDocuments, Write
 from app.state.keyed import Keyed
 from app.state.kit import StateKit
-from app.state.mongo import ClientSession, Document, one_page
+from app.state.mongo import ClientSession, Document, counted, one_page
 from app.state.principals import Principal, Role
 from app.state.versions import VersionCheck, any_version
 
@@ -143,6 +143,12 @@ class BookingStore:
             if len(rows) == limit:
                 break
         return rows
+
+    async def count_by_status(self, tenant_id: str, user_id: str, session: ClientSession) -> dict[str, int]:
+        """Return how many bookings of a user's are what, as a transaction sees them."""
+        pipeline = counted({"tenant_id": tenant_id, "user_id": user_id}, by="status")
+        rows = self._rows.aggregate(pipeline, session=session)
+        return {row["_id"]: row["count"] async for row in rows}
 
     async def change(
         self,

@@ -14,7 +14,7 @@ from app.features.ledger.accounts import AccountKind
 from app.features.ledger.ledger import ACCOUNTS, TRANSFERS
 from app.features.ledger.transfers import Kind
 from app.state.kit import StateKit
-from app.state.mongo import Document, one_page
+from app.state.mongo import ClientSession, Document, counted, one_page
 from app.state.principals import Principal, Role
 
 STAFF: Final[tuple[Role, ...]] = ("admin", "underwriter")
@@ -106,3 +106,9 @@ class LedgerStore:
         pipeline = one_page(indexed, also=also or None, order=-1, after=before, limit=limit)
         async with self._mongo.guard("ledger_transfers.page"):
             return [row async for row in self._transfers.aggregate(pipeline)]
+
+    async def count_by_kind(self, tenant_id: str, user_id: str, session: ClientSession) -> dict[str, int]:
+        """Return how many transfers of a customer's are what, as a transaction sees them."""
+        pipeline = counted({"tenant_id": tenant_id, "user_id": user_id}, by="kind")
+        rows = self._transfers.aggregate(pipeline, session=session)
+        return {row["_id"]: row["count"] async for row in rows}

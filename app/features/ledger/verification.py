@@ -126,7 +126,9 @@ class _Verification:
         self._transfers = kit.mongo.collection(TRANSFERS)
         self._accounts = kit.mongo.collection(ACCOUNTS)
         self._walked = Head.genesis(tenant_id)
-        """The last entry that was found right."""
+        """The last entry that was found right and is in the totals."""
+        self._compared = self._walked
+        """The last one in the snapshot in which the unsealed were counted: no entry is in both or neither."""
         self._totals = _Totals()
 
     async def run(self) -> Report:
@@ -140,10 +142,13 @@ class _Verification:
             report.first_bad = error.fault
         except _OutOfTimeError:
             pass
-        async with self._kit.mongo.guard("ledger_chains.find"):
-            report.head_hash = (await self._head(None, lenient=True)).hash
-        report.through = self._walked.seq
-        report.entries = max(self._walked.seq - self._after, 0)
+        if report.complete:
+            report.head_hash = self._compared.hash
+        else:
+            async with self._kit.mongo.guard("ledger_chains.find"):
+                report.head_hash = (await self._head(None, lenient=True)).hash
+        report.through = max(self._walked.seq, self._compared.seq)
+        report.entries = max(report.through - self._after, 0)
         return report
 
     async def _entry_before(self) -> Head:
@@ -183,7 +188,9 @@ class _Verification:
         seen: set[str] = set()
         while True:
             await self._walk()
-            page, unsealed = await self._kit.transactions.run(partial(self._compare_page, after))
+            page, unsealed, self._compared = await self._kit.transactions.run(
+                partial(self._compare_page, after)
+            )
             seen.update(row["_id"] for row in page)
             report.unsealed = unsealed
             if self._after:
@@ -199,8 +206,11 @@ class _Verification:
 
     async def _compare_page(
         self, after: tuple[datetime, str] | None, session: ClientSession
-    ) -> tuple[Sequence[Document], int]:
-        """Finish the chain and compare a page of accounts, all as of one moment. May run more than once."""
+    ) -> tuple[Sequence[Document], int, Head]:
+        """Finish the chain and compare a page of accounts, all as of one moment. May run more than once.
+
+        Returns the page, how many transfers are unsealed, and the end of the chain.
+        """
         head = await self._head(session)
         tail = _Totals()
         walked = self._walked
@@ -211,7 +221,7 @@ class _Verification:
         found = self._transfers.find({"unsealed.chain": self._tenant_id}, session=session)
         unsealed = await found.limit(_UNSEALED_MAX + 1).to_list(None)
         if self._after:
-            return [], len(unsealed)
+            return [], len(unsealed), walked
         if len(unsealed) > _UNSEALED_MAX:
             raise _OutOfTimeError
         for row in unsealed:
@@ -220,7 +230,7 @@ class _Verification:
         page = [row async for row in self._accounts.aggregate(pipeline, session=session)]
         for row in page:
             self._check_account(row, tail)
-        return page, len(unsealed)
+        return page, len(unsealed), walked
 
     async def _take_batch(self, walked: Head, head: Head, totals: _Totals, session: ClientSession) -> Head:
         """Check the next entries and add them to `totals`; return the last one of them."""

@@ -10,7 +10,7 @@ Guarantees
 Document in `scores`: {_id app_…, tenant_id, scorecard, points, points_max, suggestion, reasons, factors,
 fingerprint, revision, computed_at}. `fingerprint` is of the scorecard and its inputs; `revision` counts the
 scores of the application. When MongoDB is gone: StoreUnavailableError. Redis is not involved. Bookings and
-transfers of the ledger are only counted here, by the indexes of their own lists.
+transfers of the ledger are counted by their own stores.
 """
 
 import hashlib
@@ -23,9 +23,9 @@ from pymongo.errors import DuplicateKeyError
 
 from app.core.errors import NotFoundError
 from app.core.moments import to_the_millisecond
-from app.features.bookings.jobs import COLLECTION as BOOKINGS
+from app.features.bookings.store import BookingStore
 from app.features.credit.store import ApplicationStore
-from app.features.ledger.ledger import TRANSFERS
+from app.features.ledger.store import LedgerStore
 from app.features.scans.store import ScanStore
 from app.features.scoring.scorecard import SCORECARD, Inputs, score_of
 from app.state.kit import StateKit
@@ -49,6 +49,8 @@ class ScoreStore:
         self._rows = kit.mongo.collection(COLLECTION)
         self._applications = ApplicationStore(kit)
         self._scans = ScanStore(kit)
+        self._bookings = BookingStore(kit)
+        self._ledger = LedgerStore(kit)
 
     async def get(self, tenant_id: str, application_id: str) -> Document:
         """Return the score of an application. Raises NotFoundError where there is none yet."""
@@ -100,8 +102,8 @@ class ScoreStore:
         tenant_id, user_id = application["tenant_id"], application["user_id"]
         documents = await self._scans.of_application(tenant_id, application["_id"], session=session)
         read = [document for document in documents if document["state"] == "read"]
-        bookings = await self._counted(BOOKINGS, tenant_id, user_id, by="status", session=session)
-        transfers = await self._counted(TRANSFERS, tenant_id, user_id, by="kind", session=session)
+        bookings = await self._bookings.count_by_status(tenant_id, user_id, session)
+        transfers = await self._ledger.count_by_kind(tenant_id, user_id, session)
         asked, revenue = application["requested_amount"], application["annual_revenue"]
         comparable = revenue is not None and revenue["currency"] == asked["currency"]
         return Inputs(
@@ -122,17 +124,6 @@ class ScoreStore:
             credit_voided=transfers.get("void", 0),
             loans_paid_out=transfers.get("payout", 0),
         )
-
-    async def _counted(
-        self, collection: str, tenant_id: str, user_id: str, *, by: str, session: ClientSession
-    ) -> dict[str, int]:
-        """Return how many of the applicant's there are of each."""
-        groups: list[Document] = [
-            {"$match": {"tenant_id": tenant_id, "user_id": user_id}},
-            {"$group": {"_id": f"${by}", "count": {"$sum": 1}}},
-        ]
-        rows = self._mongo.collection(collection).aggregate(groups, session=session)
-        return {row["_id"]: row["count"] async for row in rows}
 
 
 def _sorted(names: Iterable[str]) -> tuple[str, ...]:

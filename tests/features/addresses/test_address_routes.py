@@ -7,22 +7,13 @@ import pytest
 
 from app.core.ids import new_id
 from app.state.kit import StateKit
+from tests.features.answers import problem, wrong_fields
 from tests.state.people import Person, log_in, new_account, new_person
 
 FIELDS = [
     "id", "label", "contact_name", "phone", "line1", "line2", "city", "region", "postal_code", "country",
     "location", "is_default", "version", "created_at", "updated_at",
 ]  # fmt: skip
-
-
-def problem(answer: httpx.Response) -> tuple[int, str]:
-    assert answer.headers["content-type"] == "application/problem+json"
-    return answer.status_code, answer.json()["code"]
-
-
-def wrong_fields(answer: httpx.Response) -> set[str]:
-    assert problem(answer) == (422, "validation_failed")
-    return {row["field"] for row in answer.json()["errors"]}
 
 
 async def add(api: httpx.AsyncClient, address: dict[str, Any], **changes: Any) -> dict[str, Any]:

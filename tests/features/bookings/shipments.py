@@ -48,13 +48,3 @@ async def book(api: httpx.AsyncClient, **changes: Any) -> dict[str, Any]:
     assert answer.status_code == 201, answer.text
     made: dict[str, Any] = answer.json()
     return made
-
-
-def problem(answer: httpx.Response) -> tuple[int, str]:
-    assert answer.headers["content-type"] == "application/problem+json", answer.text
-    return answer.status_code, answer.json()["code"]
-
-
-def wrong_fields(answer: httpx.Response) -> set[str]:
-    assert problem(answer) == (422, "validation_failed")
-    return {row["field"] for row in answer.json()["errors"]}

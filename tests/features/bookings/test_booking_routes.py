@@ -8,15 +8,8 @@ import pytest
 from app.core.ids import new_id
 from app.features.bookings.numbers import read_number
 from app.state.kit import StateKit
-from tests.features.bookings.shipments import (
-    HAMBURG,
-    ROTTERDAM,
-    book,
-    in_days,
-    problem,
-    shipment,
-    wrong_fields,
-)
+from tests.features.answers import problem, wrong_fields
+from tests.features.bookings.shipments import HAMBURG, ROTTERDAM, book, in_days, shipment
 from tests.state.people import Person, log_in, new_account, new_person
 
 REQUIRED = ("contact_name", "line1", "city", "postal_code", "country", "phone")

@@ -22,8 +22,9 @@ from app.state.keyed import Answer, Keyed
 from app.state.kit import StateKit, open_kit
 from app.state.mongo import ClientSession
 from app.state.principals import Principal
+from tests.features.answers import problem, wrong_fields
 from tests.features.bookings.callers import new_caller
-from tests.features.bookings.shipments import book, problem, shipment, wrong_fields
+from tests.features.bookings.shipments import book, shipment
 from tests.state.people import Person
 from tests.waiting import held_by_one_task, until
 

@@ -7,7 +7,8 @@ import pytest
 
 from app.core.ids import new_id
 from app.state.kit import StateKit
-from tests.features.bookings.shipments import HAMBURG, in_days, problem, shipment, wrong_fields
+from tests.features.answers import problem, wrong_fields
+from tests.features.bookings.shipments import HAMBURG, in_days, shipment
 from tests.state.people import Person, log_in, new_account, new_person
 
 FIELDS = [

@@ -11,8 +11,9 @@ from app.features.bookings.forms import Save
 from app.state.keyed import Answer, Keyed, KeyReusedError
 from app.state.kit import StateKit
 from app.state.mongo import Document
+from tests.features.answers import problem, wrong_fields
 from tests.features.bookings.callers import new_caller
-from tests.features.bookings.shipments import HAMBURG, book, problem, shipment, wrong_fields
+from tests.features.bookings.shipments import HAMBURG, book, shipment
 from tests.state.people import Person
 
 KEY = {"Idempotency-Key": "k-1"}

@@ -50,13 +50,3 @@ async def history(api: httpx.AsyncClient, application_id: str, **options: Any) -
     assert answer.status_code == 200, answer.text
     items: list[dict[str, Any]] = answer.json()["items"]
     return items
-
-
-def problem(answer: httpx.Response) -> tuple[int, str]:
-    assert answer.headers["content-type"] == "application/problem+json", answer.text
-    return answer.status_code, answer.json()["code"]
-
-
-def wrong_fields(answer: httpx.Response) -> set[str]:
-    assert problem(answer) == (422, "validation_failed")
-    return {row["field"] for row in answer.json()["errors"]}

@@ -4,7 +4,8 @@ from typing import Any
 
 import httpx
 
-from tests.features.credit.applications import apply, apply_until, wrong_fields
+from tests.features.answers import wrong_fields
+from tests.features.credit.applications import apply, apply_until
 from tests.state.people import Person
 
 NAMES = ("beta", "Alpha", "GAMMA", "alpha", "Émile")

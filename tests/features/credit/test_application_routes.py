@@ -8,18 +8,9 @@ import pytest
 from app.core.ids import new_id
 from app.features.credit.schemas import AMOUNT_MAX_MINOR
 from app.state.kit import StateKit
-from tests.features.credit.applications import (
-    EUROS,
-    application,
-    apply,
-    apply_until,
-    decide,
-    history,
-    problem,
-    wrong_fields,
-)
-from tests.features.credit.conftest import colleague
-from tests.state.people import Person, new_person
+from tests.features.answers import problem, wrong_fields
+from tests.features.credit.applications import EUROS, application, apply, apply_until, decide, history
+from tests.state.people import Person, colleague, new_person
 
 IMPOSSIBLE: list[tuple[dict[str, Any], set[str]]] = [
     ({"company_name": ""}, {"company_name"}),

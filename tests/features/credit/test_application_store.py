@@ -14,7 +14,8 @@ from app.features.credit.service import pay
 from app.features.credit.store import COLLECTION
 from app.state.kit import StateKit
 from app.state.mongo import ClientSession
-from tests.features.credit.applications import application, apply, apply_until, decide, history, problem
+from tests.features.answers import problem
+from tests.features.credit.applications import application, apply, apply_until, decide, history
 from tests.state.people import Person
 
 ACTOR = {"user_id": "usr_u", "name": "Uta", "role": "underwriter"}

@@ -4,7 +4,8 @@ import httpx
 
 from app.core.ids import new_id
 from app.state.kit import StateKit
-from tests.features.credit.applications import apply, decide, history, problem, wrong_fields
+from tests.features.answers import problem, wrong_fields
+from tests.features.credit.applications import apply, decide, history
 from tests.state.people import Person, new_person
 
 

@@ -8,15 +8,8 @@ import pytest
 from app.core.ids import new_id
 from app.features.credit import batch
 from app.state.kit import StateKit
-from tests.features.credit.applications import (
-    application,
-    apply,
-    apply_until,
-    decide,
-    history,
-    problem,
-    wrong_fields,
-)
+from tests.features.answers import problem, wrong_fields
+from tests.features.credit.applications import application, apply, apply_until, decide, history
 from tests.state.people import Person, new_person
 
 PATH = "/applications/batch-update"

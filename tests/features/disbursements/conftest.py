@@ -9,11 +9,7 @@ from pydantic import SecretStr
 
 from app.core.settings import Settings
 from app.features.disbursements.http_gateway import HttpGateway
-from tests.features.conftest import other_kit
-from tests.features.credit.conftest import admin, api, app_kit, me, underwriter
 from tests.gateway_server import GatewayServer, gateway_server
-
-__all__ = ["admin", "api", "app_kit", "me", "other_kit", "underwriter"]
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from fastapi import FastAPI
 from app.features.disbursements import service
 from app.features.ledger.verification import verify
 from app.state.kit import StateKit
-from tests.features.credit.applications import EUROS, apply_until, history, problem, wrong_fields
-from tests.features.credit.conftest import colleague
+from tests.features.answers import problem, wrong_fields
+from tests.features.credit.applications import EUROS, apply_until, history
 from tests.features.disbursements.loans import disburse, look, status, transfers
 from tests.gateway_server import GatewayServer
-from tests.state.people import Person, new_person
+from tests.state.people import Person, colleague, new_person
 
 REPLAYED = "idempotent-replayed"
 

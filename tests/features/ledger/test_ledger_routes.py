@@ -8,10 +8,9 @@ from fastapi import FastAPI
 
 from app.features.ledger import sealing, service
 from app.state.kit import StateKit
-from tests.features.credit.applications import problem, wrong_fields
-from tests.features.credit.conftest import colleague
+from tests.features.answers import problem, wrong_fields
 from tests.features.ledger.money import claim, end_hold, hold
-from tests.state.people import Person, new_person
+from tests.state.people import Person, colleague, new_person
 
 
 async def items(api: httpx.AsyncClient, path: str, **options: Any) -> list[dict[str, Any]]:

@@ -52,6 +52,21 @@ async def test_a_ledger_nobody_touched_is_right(ledger: StateKit) -> None:
     assert report.head_hash == (await entry(ledger, ENTRIES))["seal"]["hash"]
 
 
+async def test_what_is_sealed_while_it_looks_is_counted_once(
+    ledger: StateKit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = verification._Verification._walk
+
+    async def walk_and_be_overtaken(looking: verification._Verification) -> None:
+        await walk(looking)
+        await sealing.seal(ledger, TENANT)
+
+    monkeypatch.setattr(verification._Verification, "_walk", walk_and_be_overtaken)
+    report = await verify(ledger, TENANT)
+    assert (report.ok, report.complete, report.entries, report.unsealed) == (True, True, ENTRIES + 1, 0)
+    assert report.head_hash == (await entry(ledger, ENTRIES + 1))["seal"]["hash"]
+
+
 async def test_a_ledger_that_has_not_begun_is_right(kit: StateKit) -> None:
     report = await verify(kit, "ten_new")
     assert (report.ok, report.complete, report.entries, report.unsealed, report.accounts) == (

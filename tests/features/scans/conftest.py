@@ -5,10 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.features.credit.conftest import api, app_kit, me, underwriter
 from tests.features.scans import samples
-
-__all__ = ["api", "app_kit", "documents", "me", "underwriter"]
 
 APPLICATION: dict[str, Any] = {
     "company_name": samples.COMPANY,

@@ -1,5 +1,5 @@
 """Scores are tried on the same people and applications as documents are."""
 
-from tests.features.scans.conftest import api, app_kit, documents, me, underwriter
+from tests.features.scans.conftest import documents
 
-__all__ = ["api", "app_kit", "documents", "me", "underwriter"]
+__all__ = ["documents"]

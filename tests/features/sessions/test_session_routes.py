@@ -12,6 +12,7 @@ from app.core.ids import new_id
 from app.state.kit import StateKit
 from app.state.session_documents import Owner
 from tests.engines import MongoEngine, RedisEngine
+from tests.features.answers import problem
 from tests.state.people import Person, log_in, new_account, new_person
 from tests.waiting import until
 
@@ -31,11 +32,6 @@ async def read(api: httpx.AsyncClient, session_id: str) -> dict[str, Any]:
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
     return found
-
-
-def problem(answer: httpx.Response) -> tuple[int, str]:
-    assert answer.headers["content-type"] == "application/problem+json"
-    return answer.status_code, answer.json()["code"]
 
 
 async def test_a_session_is_made_read_and_described(api: httpx.AsyncClient) -> None:

@@ -5,14 +5,10 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.features.answers import wrong_fields
+
 CART = {"items": [{"sku": "pallet-eur", "quantity": 2, "colour": "red"}], "mine": [1, None, {"x": 1}]}
 PREFERENCES = {"theme": "dark", "language": "pt-BR", "units": "metric", "columns": ["id", "price"]}
-
-
-def wrong_fields(answer: httpx.Response) -> set[str]:
-    assert answer.status_code == 422, answer.text
-    assert answer.json()["code"] == "validation_failed"
-    return {row["field"] for row in answer.json()["errors"]}
 
 
 @pytest.mark.parametrize(("kind", "data"), [("cart", CART), ("preferences", PREFERENCES)])
