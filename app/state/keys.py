@@ -27,10 +27,11 @@ CACHE_WRITER_TTL_MS = 10_000
 """How long a writer that died keeps others from filling; above every store timeout of one write."""
 CACHE_RETRY_PAUSE_MS = 1_000
 """How long something stale is served after a failed load before the next one tries."""
+FEED_TTL_MS = 24 * 3600 * 1000
+"""A list that did not grow for so long is learned anew when it is read."""
 
 GENERATION = "cf:hot:generation"
 CACHE_STATS = "cf:stats:cache"
-
 
 HOT_COPY_PREFIX = "cf:hot:c:"
 HOT_GUARD_PREFIX = "cf:hot:w:"
@@ -40,6 +41,7 @@ _STREAM_PREFIX = "cf:rt:s:"
 _STREAM_GUARD_PREFIX = "cf:rt:g:"
 _CACHE_ENTRY_PREFIX = "cf:cache:e:"
 _CACHE_OWNER_PREFIX = "cf:cache:o:"
+_FEED_PREFIX = "cf:feed:"
 
 JOBS_WAKE = "cf:jobs:wake"
 """Channel on which enqueuing wakes idle workers; nothing is kept."""
@@ -130,3 +132,8 @@ def stream(tenant_id: str, channel: str) -> str:
 def stream_guard(tenant_id: str, channel: str) -> str:
     """The highest epoch of a channel and the callers' ids of the events it holds; TTL as the stream's."""
     return f"{_STREAM_GUARD_PREFIX}{tenant_id}:{channel}"
+
+
+def feed(collection: str, tenant_id: str, user_id: str = "") -> str:
+    """The dates of the newest entries of a tenant's or a user's list; TTL FEED_TTL_MS from the last one."""
+    return f"{_FEED_PREFIX}{collection}:{tenant_id}:{user_id}"

@@ -30,6 +30,7 @@ from app.state.jobs import Jobs
 from app.state.locks import Locks
 from app.state.logins import Logins
 from app.state.mongo import Document, MongoStore
+from app.state.newest_first import NewestFirst
 from app.state.principals import Principals
 from app.state.processes import Identity, Kind, Processes
 from app.state.rate_limits import Rate, RateLimits, parse_rate
@@ -71,6 +72,7 @@ class StateKit:
     job_tally: JobTally
     cache: Cache
     realtime: Realtime
+    newest_first: NewestFirst
     files: Files
 
 
@@ -145,6 +147,7 @@ async def open_kit(
         ),
         cache=Cache(redis=redis, hot=hot, clock=clock, metrics=metrics),
         realtime=Realtime(redis=redis, clock=clock, metrics=metrics),
+        newest_first=NewestFirst(mongo=mongo, redis=redis, clock=clock),
         files=Files(mongo=mongo, clock=clock),
     )
     try:

@@ -20,7 +20,7 @@ pages O(page).
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import Final
 
@@ -41,8 +41,6 @@ from app.state.versions import VersionCheck, any_version
 
 _SELECTIVE: Final = frozenset({"number", "reference_key"})
 """Fields of which few bookings share a value."""
-_REACHES: Final = (timedelta(minutes=10), timedelta(hours=8), timedelta(days=10))
-"""How far back a page looks at first, and then: a busy tenant's page is full after the first."""
 _STAFF: Final[frozenset[Role]] = frozenset({"dispatcher", "admin"})
 
 
@@ -86,7 +84,7 @@ class BookingStore:
         self._kit = kit
         self._mongo = kit.mongo
         self._cache = kit.cache
-        self._clock = kit.clock
+        self._newest_first = kit.newest_first
         self._jobs = kit.jobs
         self._idempotency = kit.idempotency
         self._rows = kit.mongo.collection(COLLECTION)
@@ -103,6 +101,7 @@ class BookingStore:
         async with self._cache.changing(*lists_with_a_new_booking(**owner)):
             made = await self._insert(document, keyed)
         if made is not None:
+            await self._newest_first.grew(COLLECTION, made)
             with suppress(StoreUnavailableError):  # a worker does it in a few seconds
                 await self._jobs.relay(COLLECTION, made["_id"])
         return made
@@ -128,21 +127,13 @@ class BookingStore:
     async def page(
         self, caller: Principal, filters: Filters, *, before: tuple[datetime, str] | None, limit: int
     ) -> list[Document]:
-        """Return up to `limit` bookings, newest first, older than the one with this date and id.
-
-        Looks no further back than it must. A MongoDB would stop at the end of the page by itself; the local
-        cluster's engine reads and sorts all that match (60 ms for each thousand).
-        """
+        """Return up to `limit` bookings, newest first, older than the one with this date and id."""
         owned, also = filters.query(scope_of(caller))
-        latest = self._clock.now() if before is None else before[0]
-        for reach in (*(() if owned.keys() & _SELECTIVE else _REACHES), None):
-            recent = {} if reach is None else {"created_at": {"$gte": latest - reach}}
-            pipeline = one_page({**owned, **recent}, also=also, order=-1, after=before, limit=limit)
-            async with self._mongo.guard("bookings.page"):
-                rows = [row async for row in self._rows.aggregate(pipeline)]
-            if len(rows) == limit:
-                break
-        return rows
+        if owned.keys() & _SELECTIVE:
+            pipeline = one_page(owned, also=also, order=-1, after=before, limit=limit)
+            async with self._mongo.guard("bookings.search"):
+                return [row async for row in self._rows.aggregate(pipeline)]
+        return await self._newest_first.page(COLLECTION, owned, also=also, before=before, limit=limit)
 
     async def count_by_status(self, tenant_id: str, user_id: str, session: ClientSession) -> dict[str, int]:
         """Return how many bookings of a user's are what, as a transaction sees them."""

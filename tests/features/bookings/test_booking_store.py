@@ -70,10 +70,10 @@ async def test_a_list_rides_on_an_index(
     me, booking = booked
     owned, also = filters.query(scope_of(replace(me, role=role)))
     after = (booking["created_at"], booking["_id"])
-    since = {"created_at": {"$gte": booking["created_at"] - timedelta(days=1)}}
+    window = {"created_at": {"$gt": after[0] - timedelta(days=1), "$lt": after[0]}}
     finds_few = filters.number or filters.reference_key
-    for recent in ({},) if finds_few else ({}, since):
-        pipeline = one_page({**owned, **recent}, also=also, order=-1, after=after, limit=20)
+    for within in ({},) if finds_few else ({}, window):
+        pipeline = one_page({**owned, **within}, also=also, order=-1, after=after, limit=20)
         explained = await kit.mongo.database.command(
             {"explain": {"aggregate": "bookings", "pipeline": pipeline, "cursor": {}}}
         )
