@@ -14,7 +14,7 @@ What an index serves stands in a `$match` of its own (see `mongo.one_page`).
 
 When MongoDB is gone: StoreUnavailableError. When Redis is gone: see `state.cache`. The document is described
 in `documents`, its indexes are in `state.feature_indexes`: every list and search rides on one. Reads O(1),
-pages O(page).
+pages O(page), also on the local cluster's engine (`state.newest_first`).
 """
 
 from collections.abc import Mapping
