@@ -10,7 +10,8 @@
 `keyed_caller` takes the place of `Caller` (and of `requires(role)`). It admits the caller in the same one
 round trip; only a request with a key then costs a read of MongoDB by key. The service passes `keyed` on to
 the write that decides, `Idempotency.insert` or `Idempotency.run`, which commits the answer with the effect. A
-request without a key goes through the same lines with `keyed` being None.
+request without a key goes through the same lines with `keyed` being None. Where the answer is not there yet
+when the effect is, `made_or_answer` takes the place of `once`: what is kept names what was made.
 
 A replay costs no rate limit: what admission counted is given back, and a limit that is used up (which counts
 nothing) refuses only what turns out not to be a replay. What the route itself allows is counted once a key,
