@@ -10,7 +10,8 @@
 `keyed_caller` takes the place of `Caller` (and of `requires(role)`). It admits the caller in the same one
 round trip; only a request with a key then costs a read of MongoDB by key. The service passes `keyed` on to
 the write that decides, `Idempotency.insert` or `Idempotency.run`, which commits the answer with the effect. A
-request without a key goes through the same lines with `keyed` being None.
+request without a key goes through the same lines with `keyed` being None. Where the answer is not there yet
+when the effect is, `made_or_answer` takes the place of `once`: what is kept names what was made.
 
 A replay costs no rate limit: what admission counted is given back, and a limit that is used up (which counts
 nothing) refuses only what turns out not to be a replay. What the route itself allows is counted once a key,
@@ -104,6 +105,18 @@ class KeyedCall:
         `effect` hands what it is given to `Idempotency.insert` or `run` and returns what it made; it is not
         called at all for a replay that is known beforehand. Raises what `effect` raises.
         """
+        made = await self.made_or_answer(effect, answer_of=answer_of)
+        return _response(made if isinstance(made, Answer) else answer_of(made))
+
+    async def made_or_answer(
+        self, effect: Callable[[Keyed[T] | None], Awaitable[T]], *, answer_of: AnswerOf[T]
+    ) -> T | Answer:
+        """Have the effect and return what it made, unless it was had before: then return the first answer, as
+        it is to be sent: with the header that says so, and the limits given back.
+
+        For routes whose answer is not there yet when the effect is: `answer_of` names what was made, and a
+        replay looks for that. Raises as `once` does.
+        """
         first = self._known
         if first is None:
             try:
@@ -117,7 +130,7 @@ class KeyedCall:
             else:
                 if self._claim is not None:
                     self._kit.metrics.idempotent("first")
-                return _response(answer_of(made))
+                return made
         return await self._replay(first)
 
     @property
@@ -132,13 +145,13 @@ class KeyedCall:
         stored = await self._kit.idempotency.find(self._claim.key, within=self._within)
         return None if stored is None else self._kit.idempotency.answer_to(stored, self._claim)
 
-    async def _replay(self, first: Answer) -> Response:
+    async def _replay(self, first: Answer) -> Answer:
         self._kit.metrics.idempotent("replayed")
         charge = self._admitted.charge
         await self._kit.limits.refund(charge, for_twins=self._counted_before)
         if charge.windows and (self._counted_before or not charge.twin_windows):
             announce(self._request, replace(charge.standing, remaining=charge.standing.remaining + 1))
-        return _response(replace(first, headers={**first.headers, **REPLAYED}))
+        return replace(first, headers={**first.headers, **REPLAYED})
 
 
 class UnreadCall:

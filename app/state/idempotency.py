@@ -34,7 +34,8 @@ Cases, each a test of this name in tests/state/test_idempotency.py or tests/feat
 11. Key expired, LIFE_S after the first: it may be used again, also before anything tidied it up.
 12. Redis gone or wiped: no difference, but that limits are counted as `rate_limits` says.
 13. MongoDB gone: 503, since nobody can say whether it is a replay.
-14. What was made has been changed or deleted since: the replay still shows the first answer.
+14. What was made has been changed or deleted since: the replay still shows the first answer. Where the
+    answer names what was made (`KeyedCall.made_or_answer`), the replay shows that as it is by then.
 15. Malformed key (not 1 to 255 visible ASCII characters, or two of them): 422; no effect.
 16. The server's secret rotated: fingerprints made with the previous one are still known.
 

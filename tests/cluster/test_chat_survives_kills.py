@@ -1,12 +1,13 @@
 """Answers outlive the replicas that write them: every word once and in order, and stored as it was shown.
 
-The model is a slow one that counts aloud. Its client is a careful one: it goes on with Last-Event-ID through
-Nginx whenever its stream breaks.
+The model is a slow one that counts aloud. Its client is a careful one: it repeats its question under the
+same key until it is told the run, and goes on with Last-Event-ID through Nginx whenever its stream breaks.
 """
 
 import asyncio
 import itertools
 import random
+import secrets
 import signal
 from collections.abc import AsyncIterator
 from typing import Any
@@ -24,7 +25,10 @@ from tests.features.chat.sse import ServerEvent, event_of, text_of
 from tests.model_server import ModelServer
 
 KILLS = full(100, 10)
-"""Answers cut off by the death of the replica that wrote them."""
+EARLY_KILL_S = 0.08
+"""Within it a replica has questions in its hands that it has not named the runs of."""
+UNANSWERED = frozenset((409, 502, 503, 504))
+"""What a careful client asks again after."""
 FREEZES = full(10, 2)
 CONVERSATIONS, TURNS = full(50, 5), full(20, 6)
 WORDS = 40
@@ -68,7 +72,10 @@ class Reader:
     def __init__(self, world: World, person: Person) -> None:
         self.events: list[ServerEvent] = []
         self.replicas: list[str] = []
-        self.run_id = self.session_id = ""
+        self.question = self.run_id = self.session_id = ""
+        self.times_asked = 0
+        self.is_replay = False
+        """Whether the run it was told of is one that an earlier copy of its question had started."""
         headers = {"Authorization": f"Bearer {person.token}"}
         timeout = httpx.Timeout(10, read=READ_TIMEOUT_S)
         self._http = httpx.AsyncClient(base_url=world.cluster.url, headers=headers, timeout=timeout)
@@ -76,22 +83,32 @@ class Reader:
 
     async def ask(self, message: str, session_id: str | None = None) -> None:
         """Ask, and follow the answer to its end, whatever breaks."""
+        self.question = message
         body = {"message": message, "session_id": session_id}
+        key = {"Idempotency-Key": secrets.token_hex()}
         async with self._http:
-            with_stream = self._http.stream("POST", f"{API}/chat/stream", json=body)
-            await self._follow(with_stream)
+            async with asyncio.timeout(60) as patience:
+                while not self.run_id:
+                    self.times_asked += 1
+                    asking = self._http.stream("POST", f"{API}/chat/stream", json=body, headers=key)
+                    await self._follow(asking, patience)
+                    await asyncio.sleep(0.05)
             async with asyncio.timeout(60):
                 while not self.is_over:
-                    await asyncio.sleep(0.05)
                     last = next((event.id for event in reversed(self.events) if event.id), "")
                     path = f"{API}/chat/runs/{self.run_id}/stream"
                     await self._follow(self._http.stream("GET", path, headers={"Last-Event-ID": last}))
+                    await asyncio.sleep(0.05)
 
-    async def _follow(self, request: Any) -> None:
+    async def _follow(self, request: Any, patience: asyncio.Timeout | None = None) -> None:
         try:
             async with request as response:
                 if response.status_code != 200:
+                    assert response.status_code in UNANSWERED, response.status_code
                     return
+                if patience is not None:
+                    patience.reschedule(None)  # it is being answered
+                    self.is_replay = "idempotent-replayed" in response.headers
                 self.run_id = response.headers["x-run-id"]
                 self.session_id = response.headers["x-session-id"]
                 self.replicas.append(response.headers["x-replica"])
@@ -127,8 +144,14 @@ async def assert_whole(world: World, person: Person, reader: Reader) -> None:
     path = f"{API}/chat/history/{reader.session_id}"
     pages = [expect(200, await door.ask("GET", path, token=person.token)) for door in world.doors]
     assert all(page == pages[0] for page in pages)
-    stored = pages[0]["items"][-1]
+    question, stored = pages[0]["items"]
+    assert (question["role"], question["content"]) == ("user", reader.question)
     assert (stored["role"], stored["id"], stored["content"]) == ("assistant", done.data["message_id"], WHOLE)
+
+
+async def conversations_of(world: World, person: Person) -> int:
+    async with world.mongo() as database:
+        return int(database["conversations"].count_documents({"user_id": person.id}))
 
 
 @pytest.mark.timeout(2400)
@@ -136,24 +159,34 @@ async def test_a_killed_replica_s_answer_is_finished_by_another_every_word_once_
     world: World, model: ModelServer
 ) -> None:
     person = await world.person()
-    cut = rounds = 0
-    while cut < KILLS:
-        assert rounds < KILLS, "too few answers were cut off for this to prove anything"
-        rounds += 1
-        model.script = models.counting(WORDS, pause_s=PAUSE_S, starts_over=rounds % 2 == 1)
+    cut = asked_again = replayed = 0
+    for kill in range(KILLS):
+        model.script = models.counting(WORDS, pause_s=PAUSE_S, starts_over=kill % 2 == 1)
         pids = {row["name"]: row["pid"] for row in (await world.status())["replicas"]}
         readers = [Reader(world, person) for _ in range(AT_ONCE)]
         async with asyncio.TaskGroup() as tasks:
             for number, reader in enumerate(readers):
                 tasks.create_task(reader.ask(f"count, {number}"))
-            owner = await readers[0].has_begun()
-            await asyncio.sleep(random.uniform(0, WORDS * PAUSE_S * 0.8))  # noqa: S311  # any moment will do
-            send_signal(pids[owner], signal.SIGKILL)
-        await world.is_back(owner)
+            if kill % 4 < 2:
+                victim = await readers[0].has_begun()
+                await asyncio.sleep(random.uniform(0, WORDS * PAUSE_S * 0.8))  # noqa: S311  # any moment
+            else:
+                victim = random.choice(list(pids))  # noqa: S311  # any replica
+                await asyncio.sleep(random.uniform(0, EARLY_KILL_S))  # noqa: S311  # while it is asked
+            send_signal(pids[victim], signal.SIGKILL)
+        await world.is_back(victim)
         for reader in readers:
             await assert_whole(world, person, reader)
         cut += sum(len(reader.replicas) > 1 for reader in readers)
-    show(f"{rounds} kills cut off {cut} answers")
+        asked_again += sum(reader.times_asked > 1 for reader in readers)
+        replayed += sum(reader.is_replay for reader in readers)
+    asked = KILLS * AT_ONCE
+    assert await conversations_of(world, person) == asked, "a question was kept twice, or is missing"
+    assert cut >= KILLS, "too few answers were cut off for this to prove anything"
+    show(
+        f"{KILLS} kills cut off {cut} of {asked} answers; {asked_again} questions were asked again by their "
+        f"clients, {replayed} times a question was found kept"
+    )
 
 
 @pytest.mark.timeout(600)

@@ -48,4 +48,9 @@ def test_what_returns_secrets_takes_no_key(posts: dict[str, dict[str, Any]]) -> 
 
 
 def test_what_makes_something_takes_one(posts: dict[str, dict[str, Any]]) -> None:
-    assert {"/api/v1/sessions", "/api/v1/users"} <= {path for path in posts if takes_key(posts[path])}
+    keyed = {path for path in posts if takes_key(posts[path])}
+    assert {"/api/v1/sessions", "/api/v1/users", "/api/v1/chat", "/api/v1/chat/stream"} <= keyed
+
+
+def test_nginx_repeats_whatever_takes_one(posts: dict[str, dict[str, Any]]) -> None:
+    assert not {path for path in posts if takes_key(posts[path]) and never_replayed(path)}

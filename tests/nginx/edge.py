@@ -54,8 +54,9 @@ async def running_edge(
     edge_limits: bool = False,
     proxy_bind: str | None = None,
     web_root: Path | None = None,
+    edit: Callable[[str], str] | None = None,
 ) -> AsyncIterator[Edge]:
-    """Start `peers` peers and Nginx before them; end them all."""
+    """Start `peers` peers and Nginx before them; end them all. `edit` may change what was rendered."""
     async with contextlib.AsyncExitStack() as stack:
         upstream = [await stack.enter_async_context(Peer(f"peer-{number}")) for number in range(1, peers + 1)]
         site = nginx.NginxSite(
@@ -68,6 +69,8 @@ async def running_edge(
             proxy_bind=proxy_bind,
         )
         conf = nginx.write(site)
+        if edit is not None:
+            conf.write_text(edit(conf.read_text()))
         nginx.check(conf)
         log = folder / "nginx.log"
         with log.open("ab") as output:

@@ -167,6 +167,23 @@ def stream_until(release: asyncio.Event) -> Handler:
     return handler
 
 
+def silent_for(seconds: float, *, after_headers: bool) -> Handler:
+    """Make a handler that answers after a silence, with its headers before or behind that."""
+
+    async def handler(request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 4\r\n\r\n"
+        if after_headers:
+            writer.write(head)
+            await asyncio.sleep(seconds)
+            writer.write(b"late")
+        else:
+            await asyncio.sleep(seconds)
+            writer.write(head + b"late")
+        await writer.drain()
+
+    return handler
+
+
 def json_answer(value: object, *headers: tuple[str, str], status: int = 200) -> Answer:
     return Answer(status=status, headers=headers, body=json.dumps(value).encode())
 

@@ -8,9 +8,10 @@ import httpx
 import pytest
 
 from tests.nginx.edge import Edge, running_edge
-from tests.nginx.peer import Answer, Peer
+from tests.nginx.peer import Answer, Peer, Received, silent_for, stream_until
 
 PATH = "/api/v1/bookings"
+CHAT = ["/api/v1/chat", "/api/v1/chat/stream"]
 
 
 def deliveries(peers: list[Peer]) -> collections.Counter[str]:
@@ -72,12 +73,104 @@ async def test_a_write_without_a_key_is_never_sent_twice(tmp_path: Path, method:
     assert set(counted.values()) == {1}
 
 
-@pytest.mark.parametrize(
-    "path", ["/api/v1/auth/login", "/api/v1/api-keys", "/api/v1/realtime/ticket", "/api/v1/chat"]
-)
-async def test_a_post_that_returns_a_secret_or_runs_a_model_is_not_replayed_even_with_a_key(
+@pytest.mark.parametrize("path", CHAT)
+async def test_a_keyed_turn_of_the_chat_is_sent_twice_at_most_and_without_a_key_once(
     tmp_path: Path, path: str
 ) -> None:
+    async with running_edge(tmp_path, peers=3) as edge:
+        for peer in edge.peers:
+            peer.mode = "die"
+        assert (await send(edge, "POST", "keyed-turn", key=True, path=path)).status_code == 502
+        assert (await send(edge, "POST", "plain-turn", path=path)).status_code == 502
+        counted = deliveries(list(edge.peers))
+    assert counted == {"keyed-turn": 2, "plain-turn": 1}
+
+
+@pytest.mark.parametrize("path", CHAT)
+async def test_a_keyed_turn_of_the_chat_is_replayed_whole_on_another_replica_and_streamed(
+    tmp_path: Path, path: str
+) -> None:
+    release = asyncio.Event()
+    async with running_edge(tmp_path, peers=2) as edge:
+        edge.peers[0].mode = "die"
+        edge.peers[1].handlers[path] = stream_until(release)
+        for number in range(10):
+            headers = {"Idempotency-Key": f"turn-{number}"}
+            async with edge.client.stream("POST", path, headers=headers, content=b'{"n":1}') as answer:
+                lines = answer.aiter_lines()
+                assert [await anext(lines) for _ in range(3)] == ["event: delta", "data: first", ""]
+                release.set()
+                assert [line async for line in lines] == ["event: done", "data: last", ""]
+            release.clear()
+            if edge.peers[0].received:
+                break
+        first, second = edge.peers[0].received[-1], edge.peers[1].received[-1]
+    assert second.body == first.body == b'{"n":1}'
+    assert second.header("idempotency-key") == first.header("idempotency-key")
+
+
+@pytest.mark.parametrize("path", CHAT)
+async def test_two_dead_replicas_of_three_cost_a_keyed_turn_of_the_chat_neither_a_failure_nor_its_patience(
+    tmp_path: Path, path: str
+) -> None:
+    async with running_edge(tmp_path, peers=3) as edge:
+        for peer in edge.peers[:2]:
+            await peer.stop()
+        edge.peers[2].handlers[path] = silent_for(7, after_headers=path.endswith("stream"))
+        names = [f"request-{number}" for number in range(6)]
+        answers = await asyncio.gather(*(send(edge, "POST", name, key=True, path=path) for name in names))
+    assert [answer.status_code for answer in answers] == [200] * 6
+    assert {answer.text for answer in answers} == {"late"}
+    assert deliveries([edge.peers[2]]) == dict.fromkeys(names, 1)
+
+
+async def test_a_keyed_turn_whose_replica_dies_late_in_a_slow_answer_is_replayed_all_the_same(
+    tmp_path: Path,
+) -> None:
+    path = "/api/v1/chat"
+
+    async def die_late(_: Received, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(9)  # longer than another replica is tried for other requests
+        writer.transport.abort()
+
+    async with running_edge(tmp_path, peers=2) as edge:
+        edge.peers[0].handlers[path] = die_late
+        answers = await asyncio.gather(
+            *(send(edge, "POST", f"request-{number}", key=True, path=path) for number in range(6))
+        )
+        counted = deliveries(list(edge.peers))
+    assert edge.peers[0].received
+    assert [(answer.status_code, answer.headers["X-Replica"]) for answer in answers] == [(200, "peer-2")] * 6
+    assert set(counted.values()) == {1, 2}
+
+
+async def test_a_frozen_replica_costs_a_keyed_stream_a_retry_once_three_heartbeats_are_missing(
+    tmp_path: Path,
+) -> None:
+    """With seconds in the place of the 45 that no test has time for."""
+    path = "/api/v1/chat/stream"
+
+    def impatient(conf: str) -> str:
+        assert conf.count("proxy_read_timeout 45s;") == 1
+        return conf.replace("proxy_read_timeout 45s;", "proxy_read_timeout 2s;")
+
+    async with running_edge(tmp_path, peers=2, edit=impatient) as edge:
+        edge.peers[0].mode = "freeze"
+        async with asyncio.timeout(20):
+            number = 0
+            while not any(one.path == path for one in edge.peers[0].received):
+                answer = await send(edge, "POST", f"request-{number:04}", key=True, path=path)
+                number += 1
+        counted = deliveries(list(edge.peers))
+    assert (answer.status_code, answer.headers["X-Replica"]) == (200, "peer-2")
+    assert counted[f"request-{number - 1:04}"] == 2
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/api/v1/auth/login", "/api/v1/api-keys", "/api/v1/realtime/ticket", "/api/v1/chat/runs/run_1/stop"],
+)
+async def test_a_post_that_takes_no_key_is_not_replayed_even_with_one(tmp_path: Path, path: str) -> None:
     async with running_edge(tmp_path, peers=2) as edge:
         answer = await send_until_a_peer_died_of_it(edge, "POST", key=True, path=path)
         counted = deliveries(list(edge.peers))

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Self
 
+from app.core.ids import new_id
 from app.core.moments import timestamp
 from app.state.mongo import Document
 from app.state.session_documents import Owner
@@ -108,6 +109,24 @@ class Outcome:
     text: str
     problem: Mapping[str, Any] | None
     finished_at: datetime
+
+
+def new_run(question: str, *, by: str, request_id: str, at: datetime) -> Document:
+    """Return a run of the process `by` as it begins, but for its turn and its lease."""
+    return {
+        "id": new_id("run"),
+        "state": "running",
+        "epoch": 1,
+        "owner": by,
+        "stopping": False,
+        "request_id": request_id,
+        "question": {"id": new_id("msg"), "text": question, "at": at},
+        "answer_id": new_id("msg"),
+        "steps": [],
+        "text": "",
+        "problem": None,
+        "finished_at": None,
+    }
 
 
 def messages_of(conversation: Mapping[str, Any]) -> list[Document]:

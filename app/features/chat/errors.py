@@ -1,5 +1,6 @@
 """What can go wrong in a chat."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from app.core.errors import CargoFlowError, ConflictError
@@ -69,11 +70,11 @@ class RunLostError(CargoFlowError):
 class RunFailedError(CargoFlowError):
     """The run ended with this problem, which another replica may have met: told as it was stored."""
 
-    def __init__(self, outcome: Outcome) -> None:
-        """Take over what the problem says, its own status and code included."""
+    def __init__(self, outcome: Outcome, headers: Mapping[str, str]) -> None:
+        """Take over what the problem says, its own status and code included; `headers` go with it."""
         problem = dict(outcome.problem or {})
         extra = {key: value for key, value in problem.items() if key not in _PROBLEM_MEMBERS}
-        super().__init__(problem.get("detail", ModelError.title), extra=extra)
+        super().__init__(problem.get("detail", ModelError.title), extra=extra, headers=headers)
         self.status = problem.get("status", ModelError.status)  # type: ignore[misc]
         self.code = problem.get("code", ModelError.code)  # type: ignore[misc]
         self.title = problem.get("title", ModelError.title)  # type: ignore[misc]

@@ -1,8 +1,9 @@
 """`/chat`: conversations with the assistant, their owner's and nobody else's, not even an admin's."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any
 
+import orjson
 from fastapi import Header, Request, Response
 from starlette.responses import StreamingResponse
 
@@ -16,11 +17,13 @@ from app.features.chat.events import RunEvents
 from app.features.chat.schemas import ConversationOut, HistoryOut, NewMessage, Reply, RunOut
 from app.http.admission import Caller, Kit
 from app.http.context import request_id
+from app.http.idempotency import KeyedCall, KeyedCaller
 from app.http.limits import limiter, per_user, setting
 from app.http.paging import LIMIT_DEFAULT, PageCursor, PageLimit, decode_cursor, page_of
-from app.http.responses import JsonResponse
+from app.http.responses import JsonResponse, encode
 from app.http.routing import ApiRouter
 from app.http.schemas import Page
+from app.state.keyed import Answer
 from app.state.kit import StateKit
 from app.state.mongo import Document
 from app.state.principals import Principal
@@ -37,15 +40,17 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 
 @router.post("", response_model=Reply, summary="Ask the assistant")
 @_limited
-async def ask(request: Request, body: NewMessage, chat: ChatOfReplica, caller: Caller) -> Response:
+async def ask(request: Request, body: NewMessage, chat: ChatOfReplica, call: KeyedCaller) -> Response:
     """Ask, and wait for the whole answer. Both messages are stored before it comes.
 
-    `409 run_in_progress` while the conversation's last question is being answered.
+    `409 run_in_progress` while the conversation's last question is being answered. Repeated with its
+    `Idempotency-Key` it waits for the same answer.
     """
-    run = await chat.runs.start(caller, body.session_id, body.message, request_id=request_id())
-    outcome = await chat.runs.wait(run)
+    run, headers = await _asked(chat, call, body)
+    outcome = run if isinstance(run, Outcome) else await chat.runs.wait(run)
+    headers = {"X-Run-ID": outcome.run_id, **headers}
     if outcome.state == "failed":
-        raise RunFailedError(outcome)
+        raise RunFailedError(outcome, headers)
     return JsonResponse(
         {
             "session_id": outcome.conversation_id,
@@ -53,21 +58,22 @@ async def ask(request: Request, body: NewMessage, chat: ChatOfReplica, caller: C
             "reply": outcome.text,
             "created_at": timestamp(outcome.finished_at),
         },
-        headers={"X-Run-ID": run.id},
+        headers=headers,
     )
 
 
 @router.post("/stream", responses=_STREAM, response_class=Response, summary="Ask, and follow the answer")
 @_limited
 async def ask_and_follow(
-    request: Request, body: NewMessage, kit: Kit, chat: ChatOfReplica, caller: Caller
+    request: Request, body: NewMessage, kit: Kit, chat: ChatOfReplica, call: KeyedCaller
 ) -> Response:
     """Ask, and get the answer as server-sent events. It is written on if the client leaves.
 
-    `X-Run-ID` names the answer for resuming and stopping it, `X-Session-ID` the conversation.
+    `X-Run-ID` names the answer for resuming and stopping it, `X-Session-ID` the conversation. Repeated with
+    its `Idempotency-Key` it follows the same answer from its start.
     """
-    run = await chat.runs.start(caller, body.session_id, body.message, request_id=request_id())
-    return _events(kit, chat, caller, run, since="")
+    run, headers = await _asked(chat, call, body)
+    return _events(kit, chat, call.principal, run, since="", headers=headers)
 
 
 @router.get("/runs/{run_id}/stream", responses=_STREAM, response_class=Response, summary="Follow an answer")
@@ -81,7 +87,7 @@ async def follow(
 ) -> Response:
     """Follow an answer from the event after `Last-Event-ID`, or from its start, through any replica."""
     run = await chat.runs.store.find_run(_owner(caller), _possible(run_id, "run"))
-    return _events(kit, chat, caller, run, since=last_event_id or "")
+    return _events(kit, chat, caller, run, since=last_event_id or "", headers={})
 
 
 @router.post("/runs/{run_id}/stop", response_model=RunOut, summary="Stop an answer")
@@ -137,7 +143,36 @@ async def delete_conversation(session_id: str, chat: ChatOfReplica, caller: Call
     return Response(status_code=204)
 
 
-def _events(kit: StateKit, chat: Chat, caller: Principal, run: Run | Outcome, *, since: str) -> Response:
+async def _asked(chat: Chat, call: KeyedCall, body: NewMessage) -> tuple[Run | Outcome, Mapping[str, str]]:
+    """Start the answering of a question, or find what became of it if it was asked before with the same key;
+    return that with the headers that tell so. Raises NotFoundError if it was deleted meanwhile.
+    """
+    made = await call.made_or_answer(
+        lambda keyed: chat.runs.start(
+            call.principal, body.session_id, body.message, request_id=request_id(), keyed=keyed
+        ),
+        answer_of=_name_of,
+    )
+    if isinstance(made, Run):
+        return made, {}
+    run_id = orjson.loads(made.body)["run_id"]
+    return await chat.runs.store.find_run(_owner(call.principal), run_id), made.headers
+
+
+def _name_of(run: Run) -> Answer:
+    """Return what a key remembers of a question: there is no more to it when it is kept."""
+    return Answer(200, encode({"run_id": run.id, "session_id": run.conversation_id}))
+
+
+def _events(
+    kit: StateKit,
+    chat: Chat,
+    caller: Principal,
+    run: Run | Outcome,
+    *,
+    since: str,
+    headers: Mapping[str, str],
+) -> Response:
     run_id = run.id if isinstance(run, Run) else run.run_id
     events = RunEvents(
         kit,
@@ -149,8 +184,10 @@ def _events(kit: StateKit, chat: Chat, caller: Principal, run: Run | Outcome, *,
         request_id=request_id(),
     )
     stream: AsyncIterator[bytes] = events.stream(run)
-    headers = {**_STREAM_HEADERS, "X-Run-ID": run_id, "X-Session-ID": run.conversation_id}
-    return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+    named = {"X-Run-ID": run_id, "X-Session-ID": run.conversation_id}
+    return StreamingResponse(
+        stream, media_type="text/event-stream", headers={**_STREAM_HEADERS, **named, **headers}
+    )
 
 
 def _owner(caller: Principal) -> Owner:

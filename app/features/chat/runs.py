@@ -37,6 +37,7 @@ from app.features.chat.run_work import TAKEOVERS_MAX, LocalRun, RunWork, Superse
 from app.features.chat.settling import Settling
 from app.features.chat.store import ConversationStore
 from app.http.tools import Tool
+from app.state.keyed import Keyed
 from app.state.kit import StateKit
 from app.state.principals import Principal
 from app.state.realtime import StaleEpochError
@@ -81,22 +82,32 @@ class Runs:
     # -- for requests --------------------------------------------------------------------------------------
 
     async def start(
-        self, caller: Principal, conversation_id: str | None, question: str, *, request_id: str
+        self,
+        caller: Principal,
+        conversation_id: str | None,
+        question: str,
+        *,
+        request_id: str,
+        keyed: Keyed[Run] | None = None,
     ) -> Run:
         """Start the answering of a question, in a new conversation if none is named.
 
-        Raises ChatBusyError, NotFoundError, RunInProgressError, StoreUnavailableError.
+        A process that dies right after the commit leaves a run like any other: it is taken over, and a repeat
+        of the request finds it by its key.
+
+        Raises ChatBusyError, NotFoundError, RunInProgressError, StoreUnavailableError, and with a key what
+        `Idempotency.run` raises.
         """
         if len(self._local) >= RUNS_MAX:
             raise ChatBusyError
         owner = Owner(caller.tenant_id, caller.user_id)
         if conversation_id is None:
             run = await self.store.start_first(
-                owner, question, title=title_of(question), by=self._by, request_id=request_id
+                owner, question, title=title_of(question), by=self._by, request_id=request_id, keyed=keyed
             )
         else:
             run = await self.store.start_next(
-                owner, conversation_id, question, by=self._by, request_id=request_id
+                owner, conversation_id, question, by=self._by, request_id=request_id, keyed=keyed
             )
         self._spawn(run, caller)
         return run

@@ -2,7 +2,8 @@
 
 Guarantees
 - One write starts a turn: it counts the turn, keeps the question and makes the run, on the condition that
-  none runs. Of any number of writers on any replicas one succeeds.
+  none runs. Of any number of writers on any replicas one succeeds. With a request's key it is a transaction,
+  so that the key is taken if and only if the turn was.
 - Whatever changes a run names its epoch; taking a run over raises it. So a former owner, killed or frozen or
   just slow, changes nothing after its successor has begun, and a run ends once.
 - A run is taken over only if its lease is over by MongoDB's own clock, or to be stopped.
@@ -19,6 +20,7 @@ update, one read, one update for each step, and one write at its end; settling i
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -28,11 +30,12 @@ from pymongo.errors import BulkWriteError
 from app.core.errors import NotFoundError
 from app.core.ids import new_id
 from app.core.moments import to_the_millisecond
-from app.features.chat.documents import Outcome, Run, RunState, Step, messages_of, outcome_of
+from app.features.chat.documents import Outcome, Run, RunState, Step, messages_of, new_run, outcome_of
 from app.features.chat.errors import RunInProgressError
 from app.state.job_documents import NewJob
+from app.state.keyed import Keyed
 from app.state.kit import StateKit
-from app.state.mongo import Document, from_now, literal, one_page
+from app.state.mongo import ClientSession, Document, from_now, literal, one_page
 from app.state.session_documents import Owner
 
 COLLECTION: Final = "conversations"
@@ -48,6 +51,10 @@ _LEASE_RUNS: Final[Document] = {"$gt": [{"$toLong": "$run.lease_ends_at"}, {"$to
 _DUPLICATE: Final = 11000
 
 
+class _NotIdleError(Exception):
+    """The conversation has a run, or is not there."""
+
+
 class ConversationStore:
     """The conversations of all users. Cheap to make."""
 
@@ -56,16 +63,29 @@ class ConversationStore:
         self._mongo = kit.mongo
         self._clock = kit.clock
         self._jobs = kit.jobs
+        self._idempotency = kit.idempotency
         self._has_titles = bool(kit.settings.chat_base_url)
         self._conversations = kit.mongo.collection(COLLECTION)
         self._messages = kit.mongo.collection("messages")
 
     # -- starting ------------------------------------------------------------------------------------------
 
-    async def start_first(self, owner: Owner, question: str, *, title: str, by: str, request_id: str) -> Run:
-        """Make a conversation with its first question and a run of the process `by`."""
+    async def start_first(
+        self,
+        owner: Owner,
+        question: str,
+        *,
+        title: str,
+        by: str,
+        request_id: str,
+        keyed: Keyed[Run] | None = None,
+    ) -> Run:
+        """Make a conversation with its first question and a run of the process `by`.
+
+        Raises StoreUnavailableError, and with a key what `Idempotency.run` raises.
+        """
         now = self._now()
-        run = {**self._new_run(question, by, request_id), "turn": 1, "lease_ends_at": now + LEASE}
+        fresh = new_run(question, by=by, request_id=request_id, at=now)
         conversation = {
             "_id": new_id("chat"),
             **owner.filter,
@@ -74,65 +94,69 @@ class ConversationStore:
             "turn": 1,
             "created_at": now,
             "updated_at": now,
-            "run": run,
+            "run": {**fresh, "turn": 1, "lease_ends_at": now + LEASE},
         }
         if self._has_titles:
             payload = {"conversation_id": conversation["_id"]}
             job = NewJob(TITLE, payload, tenant_id=owner.tenant_id, user_id=owner.user_id)
             conversation["outbox"] = self._jobs.outbox([job])  # a worker relays it in a few seconds
-        async with self._mongo.guard("conversations.insert"):
-            await self._conversations.insert_one(conversation)
-        return Run.from_document(conversation)
+
+        async def insert(session: ClientSession) -> bool:
+            async with self._mongo.guard("conversations.insert"):
+                await self._conversations.insert_one(conversation, session=session)
+            return True
+
+        run_made = Run.from_document(conversation)
+        await self._idempotency.write(keyed, insert, run_made)
+        return run_made
 
     async def start_next(
-        self, owner: Owner, conversation_id: str, question: str, *, by: str, request_id: str
+        self,
+        owner: Owner,
+        conversation_id: str,
+        question: str,
+        *,
+        by: str,
+        request_id: str,
+        keyed: Keyed[Run] | None = None,
     ) -> Run:
         """Add a question to a conversation, with a run of the process `by`.
 
-        Raises NotFoundError, RunInProgressError.
+        Raises NotFoundError, RunInProgressError, and with a key what `Idempotency.run` raises.
         """
-        fresh = self._new_run(question, by, request_id)
+        now = self._now()
+        fresh = new_run(question, by=by, request_id=request_id, at=now)
         turn = {"$add": ["$turn", 1]}
         run = {name: literal(value) for name, value in fresh.items()}
         changes: Document = {
             "status": "busy",
             "turn": turn,
-            "updated_at": self._now(),
+            "updated_at": now,
             "run": {**run, "turn": turn, "lease_ends_at": _LEASE},
         }
-        while True:
+        idle = {"_id": conversation_id, **owner.filter, "status": "idle"}
+
+        async def begin(session: ClientSession) -> Run:
             async with self._mongo.guard("conversations.start"):
-                result = await self._conversations.update_one(
-                    {"_id": conversation_id, **owner.filter, "status": "idle"}, [{"$set": changes}]
-                )
-            if result.matched_count == 1:
-                return await self._get_run(conversation_id, fresh["id"])
+                result = await self._conversations.update_one(idle, [{"$set": changes}], session=session)
+            if result.matched_count == 0:
+                raise _NotIdleError
+            return await self._get_run(conversation_id, fresh["id"], session)
+
+        while True:
+            with suppress(_NotIdleError):
+                return await (begin(None) if keyed is None else self._idempotency.run(keyed, begin))
             found = await self.get(owner, conversation_id)
             if "run" in found:
                 if found["run"]["state"] == "running":
                     raise RunInProgressError(found["run"]["id"])
                 await self.settle([found])
 
-    def _new_run(self, question: str, by: str, request_id: str) -> Document:
-        return {
-            "id": new_id("run"),
-            "state": "running",
-            "epoch": 1,
-            "owner": by,
-            "stopping": False,
-            "request_id": request_id,
-            "question": {"id": new_id("msg"), "text": question, "at": self._now()},
-            "answer_id": new_id("msg"),
-            "steps": [],
-            "text": "",
-            "problem": None,
-            "finished_at": None,
-        }
-
-    async def _get_run(self, conversation_id: str, run_id: str) -> Run:
+    async def _get_run(self, conversation_id: str, run_id: str, session: ClientSession) -> Run:
         """Return the run that was just started. Raises NotFoundError if it was deleted already."""
+        started = {"_id": conversation_id, "run.id": run_id}
         async with self._mongo.guard("conversations.find_run"):
-            found = await self._conversations.find_one({"_id": conversation_id, "run.id": run_id})
+            found = await self._conversations.find_one(started, session=session)
         if found is None:
             raise NotFoundError
         return Run.from_document(found)
