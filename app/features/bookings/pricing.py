@@ -16,9 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import ROUND_CEILING, ROUND_HALF_UP, Decimal
+from math import asin, cos, radians, sin, sqrt
 from typing import Final, Literal
-
-from haversine import Unit, haversine
 
 from app.core.money import minor_digits
 
@@ -51,6 +50,8 @@ LEAD_TIME: Final = (
 """Lead times up to which a share is added; what is booked longer ahead gets EARLY_SHARE off."""
 EARLY_SHARE: Final = Decimal("-0.05")
 PRICE_MIN: Final = Decimal("150.00")
+EARTH_RADIUS_KM: Final = 6371.0088
+"""The mean radius, (2a + b) / 3 of WGS 84."""
 
 Point = tuple[float, float]
 """Latitude and longitude in degrees."""
@@ -92,9 +93,10 @@ class Price:
 
 
 def distance_km(origin: Point, destination: Point) -> int:
-    """Return the great-circle distance in whole kilometres."""
-    exact: float = haversine(origin, destination, unit=Unit.KILOMETERS)
-    return round(exact)
+    """Return the great-circle distance in whole kilometres, by the haversine formula."""
+    (lat, lon), (other_lat, other_lon) = (map(radians, point) for point in (origin, destination))
+    half_chord = sin((other_lat - lat) / 2) ** 2 + cos(lat) * cos(other_lat) * sin((other_lon - lon) / 2) ** 2
+    return round(2 * EARTH_RADIUS_KM * asin(sqrt(half_chord)))
 
 
 def price_of(shipment: Shipment, currency: str) -> Price:
