@@ -54,7 +54,8 @@ async def _serve(name: str, answer: bytes) -> None:
         )
         open_clients.callback(mongo.close)
         store = await open_clients.enter_async_context(redis.asyncio.Redis.from_url(os.environ["REDIS_URL"]))
-        stores = FloorStores(mongo.get_default_database(), store, answer)
+        database = mongo.get_default_database()
+        stores = FloorStores(database, database[f"floor_{name}"], store, answer)
         app = FloorApp(await load_scenario(name).floor(stores), answer)
         config = uvicorn.Config(
             app,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis.asyncio
-from motor.motor_asyncio import AsyncIOMotorDatabase
+from motor.motor_asyncio import AsyncIOMotorCollection, AsyncIOMotorDatabase
 
 from app.state.kit import StateKit
 from app.state.session_documents import Owner
@@ -47,9 +47,14 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class FloorStores:
-    """What a floor may call: both stores through the plain drivers. `answer` is what it will send."""
+    """What a floor may call: both stores through the plain drivers. `answer` is what it will send.
+
+    `rows` is a collection of the scenario's own: what the floor of another one left behind, documents that
+    were changed thousands of times, does not weigh on it.
+    """
 
     mongo: AsyncIOMotorDatabase[dict[str, Any]]
+    rows: AsyncIOMotorCollection[dict[str, Any]]
     redis: redis.asyncio.Redis
     answer: bytes
 

@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from app.features.chat.jobs import TITLE_REQUEST
+
 Script = Callable[[dict[str, Any], "Speaker"], Awaitable[None]]
 
 
@@ -66,6 +68,8 @@ class ModelServer:
         """Made by `model_server`."""
         self.url = f"http://127.0.0.1:{port}/v1"
         self.script: Script = counting(5)
+        self.titles: Script | None = None
+        """Answers workers that ask for a conversation's title; None: the script does that, too."""
         self.requests: list[dict[str, Any]] = []
         self.models_status = 200
 
@@ -80,7 +84,8 @@ class ModelServer:
                 length = int(head.split("content-length:")[1].split("\r\n")[0])
                 body = json.loads(await reader.readexactly(length))
                 self.requests.append(body)
-                await self.script(body, speaker)
+                titles = str(body["messages"][-1]["content"]).startswith(TITLE_REQUEST)
+                await (self.titles if self.titles and titles else self.script)(body, speaker)
         writer.close()
 
 

@@ -45,7 +45,7 @@ async def _prepare(world: World) -> Load:
 
 
 async def _floor(stores: FloorStores) -> FloorCall:
-    rows, name, bare = stores.mongo["floor"], f"floor_{os.getpid()}", await BareScripts.ready(stores.redis)
+    rows, name, bare = stores.rows, f"floor_{os.getpid()}", await BareScripts.ready(stores.redis)
     wanted = {"_id": name, "tenant_id": "ten_floor", "user_id": "usr_floor"}
     await rows.insert_one({**wanted, "version": 1, "data": str(DATA), "ttl_s": 600})
 

@@ -52,7 +52,7 @@ async def _prepare(world: World) -> Load:
 
 
 async def _floor(stores: FloorStores) -> FloorCall:
-    rows, copy, bare = stores.mongo["floor"], stores.answer, await BareScripts.ready(stores.redis)
+    rows, copy, bare = stores.rows, stores.answer, await BareScripts.ready(stores.redis)
     data, ends_at = copy.decode(), datetime.now(UTC) + timedelta(days=1)
     documents = deque((f"floor_{os.getpid()}_{number}", 1) for number in range(_FLOOR_DOCUMENTS))
     owner = {"tenant_id": "ten_floor", "user_id": "usr_floor"}

@@ -4,11 +4,16 @@ import json
 import os
 import signal
 import subprocess
+from io import StringIO
 from pathlib import Path
 
 import psutil
+from rich.console import Console
 
-from bench.scenario import scenario_names
+from app.cli.bench import _table
+from bench.measure import Sample
+from bench.report import Plan, Report, Result, Round
+from bench.scenario import load_scenario, scenario_names
 from tests.cluster.harness import REPOSITORY, wait_until
 
 TIMEOUT_S = 240
@@ -51,6 +56,23 @@ def test_one_short_round_prints_the_document_with_every_figure(tmp_path: Path) -
     assert health["ratios"] == [health["ratio"]]
     assert "round 1 of 1" in progress
     assert nothing_runs_in(tmp_path)
+
+
+def test_eighty_columns_show_every_figure_whole() -> None:
+    slow = Sample(
+        requests_per_s=12345.6, p50_ms=1234.5, p95_ms=99.9, p99_ms=9999.9, errors=1234, cpu_ms=12.345
+    )
+    plan = Plan(scenario_names(), rounds=1, seconds=1, connections=64, users=100, replicas=3)
+    results = [Result(load_scenario(name), [Round(slow, slow)]) for name in plan.scenarios]
+    out = Console(width=80, file=StringIO())
+    out.print(_table(Report(plan, results, steady=None, reviewers=None), "Medians"))
+    assert isinstance(out.file, StringIO)
+    shown = out.file.getvalue()
+    assert "…" not in shown
+    for result in results:
+        bar = "" if result.scenario.bar is None else f"≤ {result.scenario.bar:g}"
+        row = f"{result.scenario.name} 12,346 1234 99.9 10000 1234 12.345 1.00 {bar}".strip()
+        assert row in [" ".join(line.split()) for line in shown.splitlines()]
 
 
 def test_an_interrupted_run_leaves_nothing_running(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ WHOLE = "".join(models.word(number) for number in range(1, WORDS + 1))
 @pytest.fixture(scope="module")
 async def model() -> AsyncIterator[ModelServer]:
     async with models.model_server() as server:
+        server.titles = models.counting(3)  # a worker that waits for a slow answer takes long to drain
         yield server
 
 

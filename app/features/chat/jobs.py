@@ -22,7 +22,9 @@ __all__ = ["COLLECTION", "handlers"]
 
 TITLE_MAX_CHARACTERS: Final = 80
 _QUESTION_MAX_CHARACTERS: Final = 1_000
-_REQUEST: Final = "Answer with nothing but a title of at most six words for a conversation that begins so: "
+TITLE_REQUEST: Final = (
+    "Answer with nothing but a title of at most six words for a conversation that begins so: "
+)
 
 
 def handlers(kit: StateKit) -> list[Handler]:
@@ -41,7 +43,7 @@ async def _give_title(kit: StateKit, run: Run) -> Mapping[str, Any]:
         return {"title": None}
     async with httpx.AsyncClient() as client:
         provider = Provider(kit.settings, client, kit.clock, kit.metrics)
-        prompt = Prompt((), _REQUEST + question[:_QUESTION_MAX_CHARACTERS], (), (), "", ())
+        prompt = Prompt((), TITLE_REQUEST + question[:_QUESTION_MAX_CHARACTERS], (), (), "", ())
         said = "".join([part async for part in provider.reply(prompt) if isinstance(part, str)])
     title = " ".join(said.split()).strip("\"'").rstrip(".")[:TITLE_MAX_CHARACTERS]
     if title:

@@ -4,32 +4,29 @@ Stateless: every request carries its credential (an access token or an API key) 
 JSON, so any replica serves any of them and none keeps a session. There is nothing to stream to a client
 unasked, hence no GET. Tools run with the rights of that credential's user, as everywhere.
 
+The SDK is loaded when the first such request comes: it takes as long as a quarter of a replica's start and
+16 MB, which a replica that no MCP client asks need not have.
+
 A host that is not ours is refused with 421, lest a page that has its own name point to our address use a
 browser inside the network.
 """
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from typing import Annotated, Any, Final
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Annotated, Final
 from urllib.parse import urlsplit
 
-import mcp_types as types
-import orjson
 from fastapi import Depends, Request, Response
-from mcp.server.lowlevel import Server
-from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from mcp.server.transport_security import TransportSecuritySettings
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.core.errors import CargoFlowError
 from app.core.settings import Settings
-from app.core.version import VERSION
 from app.http.admission import Caller
-from app.http.routing import BODY_LIMIT_BYTES, ApiRouter
+from app.http.routing import ApiRouter
 from app.http.tools import Tool
 from app.state.kit import StateKit
 
-INSTRUCTIONS: Final = "Bookings, prices and addresses of the CargoFlow user whose credential you were given."
 _PRINCIPAL: Final = "cargoflow.principal"
 _ALWAYS: Final = frozenset(("localhost", "127.0.0.1", "::1"))
 
@@ -45,56 +42,55 @@ class MisdirectedRequestError(CargoFlowError):
 
 
 class McpServer:
-    """The MCP server of one replica. Made by `open_mcp`."""
+    """The MCP server of one replica, which starts when it is first asked. Made by `open_mcp`."""
 
-    def __init__(self, kit: StateKit, tools: Sequence[Tool]) -> None:
+    def __init__(self, kit: StateKit, tools: Sequence[Tool], tasks: asyncio.TaskGroup) -> None:
         """`tools` are offered to everybody; what they show depends on who calls."""
         self._kit = kit
-        self._tools = {tool.name: tool for tool in tools}
+        self._tools = tools
+        self._tasks = tasks
         self._hosts = hosts_of(kit.settings)
-        server: Server[Any] = Server(
-            "cargoflow",
-            version=VERSION,
-            instructions=INSTRUCTIONS,
-            on_list_tools=self._list_tools,
-            on_call_tool=self._call_tool,
-        )
-        self.manager = StreamableHTTPSessionManager(
-            server,
-            stateless=True,
-            json_response=True,
-            max_request_body_size=BODY_LIMIT_BYTES,
-            # done here, so that a refusal is a problem like every other
-            security_settings=TransportSecuritySettings(enable_dns_rebinding_protection=False),
-        )
+        self._started: asyncio.Future[ASGIApp] | None = None
+        self._closing = asyncio.Event()
 
     def check_host(self, host: str) -> None:
         """Raise MisdirectedRequestError for a host that is not ours; the port doesn't matter."""
         if urlsplit(f"//{host}").hostname not in self._hosts:
             raise MisdirectedRequestError
 
-    async def _list_tools(self, *_: object) -> types.ListToolsResult:
-        read_only = types.ToolAnnotations(read_only_hint=True, open_world_hint=False)
-        tools = [
-            types.Tool(
-                name=tool.name,
-                description=tool.description,
-                input_schema=tool.schema,
-                annotations=read_only,
-            )
-            for tool in self._tools.values()
-        ]
-        return types.ListToolsResult(tools=tools)
+    async def started(self) -> ASGIApp:
+        """Return what answers requests.
 
-    async def _call_tool(self, context: Any, call: types.CallToolRequestParams) -> types.CallToolResult:
-        tool = self._tools.get(call.name)
-        if tool is None:
-            return _result({"error": "not_found", "detail": "There is no such tool."}, is_error=True)
+        The first call loads the SDK, in a thread: it waits for half a second, others are served meanwhile.
+        Calls at the same time wait for the same start, and one that is cancelled leaves it to them. Raises
+        ImportError if it can't be loaded; the next call tries again.
+        """
+        if self._started is None:
+            self._started = asyncio.get_running_loop().create_future()
+            self._tasks.create_task(self._serve(self._started))
+        return await asyncio.shield(self._started)
+
+    def close(self) -> None:
+        """Let the server end, if it was started."""
+        self._closing.set()
+
+    async def _serve(self, started: "asyncio.Future[ASGIApp]") -> None:
+        """Hold the SDK's task group, which has to be entered and left by one and the same task."""
         try:
-            caller = context.request.scope[_PRINCIPAL]
-            return _result(await tool.call(self._kit, caller, call.arguments or {}))
-        except CargoFlowError as error:
-            return _result({"error": error.code, "detail": error.detail, **error.extra}, is_error=True)
+            open_server = await asyncio.to_thread(_load)
+        except ImportError as error:
+            self._started = None
+            started.set_exception(error)
+            return
+        async with open_server(self._kit, self._tools, principal_key=_PRINCIPAL) as server:
+            started.set_result(server)
+            await self._closing.wait()
+
+
+def _load() -> Callable[..., AbstractAsyncContextManager[ASGIApp]]:
+    from app.features.chat.mcp_server import open_server  # noqa: PLC0415  # see `McpServer.started`
+
+    return open_server
 
 
 def hosts_of(settings: Settings) -> frozenset[str]:
@@ -106,21 +102,24 @@ def hosts_of(settings: Settings) -> frozenset[str]:
 
 @asynccontextmanager
 async def open_mcp(kit: StateKit, tools: Sequence[Tool]) -> AsyncIterator[McpServer]:
-    """Open the SDK's task group, which a mounted application of the SDK would not get from us."""
-    server = McpServer(kit, tools)
-    async with server.manager.run():
-        yield server
+    """Be ready to start the server; at the end it is closed."""
+    async with asyncio.TaskGroup() as tasks:
+        server = McpServer(kit, tools, tasks)
+        try:
+            yield server
+        finally:
+            server.close()
 
 
 class _Answer(Response):
     """Whatever the SDK answers."""
 
-    def __init__(self, manager: StreamableHTTPSessionManager) -> None:
+    def __init__(self, server: ASGIApp) -> None:
         super().__init__()
-        self._manager = manager
+        self._server = server
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._manager.handle_request(scope, receive, send)
+        await self._server(scope, receive, send)
 
 
 async def _server(request: Request) -> McpServer:
@@ -136,13 +135,4 @@ router = ApiRouter(tags=["MCP"])
 async def mcp(request: Request, caller: Caller, server: Annotated[McpServer, Depends(_server)]) -> Response:
     """Answer one message of an MCP client."""
     request.scope[_PRINCIPAL] = caller
-    return _Answer(server.manager)
-
-
-def _result(value: Any, *, is_error: bool = False) -> types.CallToolResult:
-    text = orjson.dumps(value, default=str)
-    return types.CallToolResult(
-        content=[types.TextContent(type="text", text=text.decode())],
-        structured_content=orjson.loads(text),
-        is_error=is_error,
-    )
+    return _Answer(await server.started())

@@ -1,5 +1,8 @@
 """The tools over MCP, with the official client."""
 
+import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -106,6 +109,38 @@ async def test_wrong_arguments_are_named_in_a_result_that_is_an_error(
         assert result.is_error
         assert text_of(result)["error"] == "validation_failed"
         assert text_of(result)["errors"]
+
+
+def test_a_replica_starts_without_the_sdk() -> None:
+    names = "import sys, app.main; print(*sys.modules)"
+    started = subprocess.run([sys.executable, "-c", names], capture_output=True, text=True, check=True)
+    assert not {"mcp", "mcp_types", "httpx2"} & set(started.stdout.split())
+
+
+async def test_first_requests_at_once_wait_for_one_server_which_none_of_them_can_cancel(
+    app: FastAPI, client: httpx.AsyncClient, me: Person
+) -> None:
+    async def ask() -> int:
+        answer = await client.post(URL, json=INITIALIZE, headers={**ACCEPT, **me.headers})
+        return answer.status_code
+
+    starting = [asyncio.create_task(app.state.mcp.started()) for _ in range(2)]
+    await asyncio.sleep(0)  # both are waiting
+    starting[0].cancel()
+    assert await asyncio.gather(*(ask() for _ in range(10))) == [200] * 10
+    assert starting[0].cancelled()
+    assert await app.state.mcp.started() is await starting[1]
+
+
+async def test_a_server_that_could_not_be_loaded_is_loaded_when_it_is_asked_again(
+    app: FastAPI, client: httpx.AsyncClient, me: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "app.features.chat.mcp_server", None)
+        with pytest.raises(ImportError):
+            await app.state.mcp.started()
+    answer = await client.post(URL, json=INITIALIZE, headers={**ACCEPT, **me.headers})
+    assert answer.status_code == 200
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer nonsense"}, {"X-API-Key": "key_x.y"}])
