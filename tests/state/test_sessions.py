@@ -435,7 +435,8 @@ async def test_pages_go_through_all_living_sessions_newest_first_each_once(kit: 
         seen_ids += [session.id for session in rows]
         before = (rows[-1].created_at, rows[-1].id)
     assert len(seen_ids) == len(set(seen_ids)) == 24
-    assert seen_ids[:15] == [session.id for session in reversed(made[10:])]
+    newest_first = sorted(made[10:], key=lambda session: (session.created_at, session.id), reverse=True)
+    assert seen_ids[:15] == [session.id for session in newest_first]
     carts = await kit.sessions.page(ME, session_type="cart", limit=100)
     assert {session.type for session in carts} == {"cart"}
     assert len(carts) == 8
