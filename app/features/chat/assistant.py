@@ -11,23 +11,24 @@ from typing import Any, Final
 
 import orjson
 
+from app.core.clock import Clock
 from app.core.money import written
 from app.features.chat.documents import Call
 from app.features.chat.models import Calls, Part, Prompt
-from app.features.chat.questions import Request, understand
+from app.features.chat.questions import ASSUMED_WEIGHT_KG, Request, understand
 
 HELP: Final = """I'm CargoFlow's built-in assistant: no language model, but I understand a few things. Ask me:
 
 - "Where is BK-7K3M-9QTX?": the status of a booking
 - "List my bookings", or "list my delivered bookings"
-- "What does 8400 kg from Hamburg to Turin cost, reefer, on 2026-12-01?": a price
+- "What does 8400 kg from Hamburg to Turin cost, reefer, next Tuesday?": a price
 - "What is the status of my application?", or "list approved applications": trade credit
 - "How much credit do I have?": your credit lines
 - "Show my addresses": your address book"""
 _NOT_UNDERSTOOD: Final = "I did not understand that.\n\n"
-_WHICH_WEIGHT: Final = (
-    'For a price I need the weight as well, such as "8400 kg from Hamburg to Turin". '
-    "Equipment (dry van, reefer, flatbed, container) and a date are welcome."
+_ASSUMED: Final = (
+    f"You named no weight, so this is for {ASSUMED_WEIGHT_KG:,} kg in a dry van unless you said otherwise. "
+    'Name yours, such as "8400 kg from Hamburg to Turin, reefer".'
 )
 
 
@@ -36,9 +37,13 @@ class BuiltInAssistant:
 
     history_turns = 0
 
+    def __init__(self, clock: Clock) -> None:
+        """`clock` tells what "tomorrow" is."""
+        self._clock = clock
+
     async def reply(self, prompt: Prompt) -> AsyncGenerator[Part, None]:
         """Yield calls of tools first, and a text once they have answered, line by line."""
-        request = understand(prompt.question)
+        request = understand(prompt.question, self._clock.now().date())
         if request.tool and not prompt.steps:
             arguments = orjson.dumps(request.arguments).decode()
             yield Calls((Call("call_1", request.tool, arguments),))
@@ -51,11 +56,12 @@ class BuiltInAssistant:
 
 def _say(request: Request, prompt: Prompt) -> str:
     if not request.tool:
-        return {"help": HELP, "weight": _WHICH_WEIGHT}.get(request.topic, _NOT_UNDERSTOOD + HELP)
+        return HELP if request.topic == "help" else _NOT_UNDERSTOOD + HELP
     result: dict[str, Any] = orjson.loads(prompt.steps[-1].results[-1])
     if "error" in result:
         return _refusal(request, result)
-    return _SENTENCES[request.tool](result)
+    said = _SENTENCES[request.tool](result)
+    return f"{said}\n{_ASSUMED}" if request.assumes_weight else said
 
 
 def _refusal(request: Request, result: Mapping[str, Any]) -> str:

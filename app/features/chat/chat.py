@@ -48,7 +48,7 @@ async def open_chat(kit: StateKit, draining: asyncio.Event) -> AsyncIterator[Cha
     settings = kit.settings
     async with AsyncExitStack() as opened, asyncio.TaskGroup() as tasks:
         background = []
-        model: Model = BuiltInAssistant()
+        model: Model = BuiltInAssistant(kit.clock)
         provider: Provider | None = None
         if settings.chat_base_url:
             client = await opened.enter_async_context(httpx.AsyncClient(limits=_CONNECTIONS))

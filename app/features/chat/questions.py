@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 from typing import Any, Final
 
 import pycountry
@@ -23,12 +24,19 @@ _STATUS: Final = re.compile(
 )
 _PRICE: Final = re.compile(r"\b(quote|price|cost|costs|how much|rate)\b", re.IGNORECASE)
 _WEIGHT: Final = re.compile(r"(\d[\d., ]*)\s*(kg|kilos?|kilograms?|t|tons?|tonnes?)\b", re.IGNORECASE)
+ASSUMED_WEIGHT_KG: Final = 10_000
+"""What a price is for where no weight is named."""
 _DATE: Final = re.compile(r"\b(\d{4}-\d{2}-\d{2})\b")
+_WEEKDAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_WEEKDAY: Final = re.compile(rf"\b({'|'.join(_WEEKDAYS)})\b", re.IGNORECASE)
+_TOMORROW: Final = re.compile(r"\btomorrow\b", re.IGNORECASE)
+_LATER: Final = re.compile(r"\bin (\d{1,3}) (day|week)s?\b", re.IGNORECASE)
 _EQUIPMENT: Final = re.compile(r"\b(dry[ _-]?van|reefer|flatbed|container)\b", re.IGNORECASE)
 _CITY: Final = r"[^\W\d_](?:[^\W\d_]|[ .'\u2019-]){0,40}"
 _COUNTRY: Final = r"(?:\s*(?:,\s*|\()(?P<{name}>[^\W\d_][^\W\d_ ]*)\)?)?"
 _END: Final = (
-    r"(?=\s*(?:[,;?!]|\.(?:\s|$)|$|\b(?:on|with|for|by|next|in|weighing|cost|costs|as|please|at|of)\b|\d))"
+    r"(?=\s*(?:[,;?!]|\.(?:\s|$)|$|\b(?:on|with|for|by|next|in|weighing|cost|costs|as|please|at|of|this|today|"
+    rf"tomorrow|{'|'.join(_WEEKDAYS)})\b|\d))"
 )
 _ROUTE: Final = re.compile(
     rf"\bfrom\s+(?P<origin>{_CITY}?){_COUNTRY.format(name='origin_country')}"
@@ -38,18 +46,25 @@ _ROUTE: Final = re.compile(
 _DASHED: Final = re.compile(
     r"\b(?P<origin>[^\W\d_]{3,})\s*(?:\u2013|\u2014|->|\u2192|-)\s*(?P<destination>[^\W\d_]{3,})\b"
 )
+_NAME: Final = (
+    r"(?!(?:What|How|Price|Cost|Quote|Rate|Please)\b)[^\W\d_a-z][^\W\d_]+(?:[ -][^\W\d_a-z][^\W\d_]+){0,3}"
+)
+_PLAIN: Final = re.compile(rf"\b(?P<origin>{_NAME})\s+to\s+(?P<destination>{_NAME})")
+"""Without "from" only names that are written like names are taken for cities."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked for: a tool with arguments, or a topic (help, weight, unknown) without."""
+    """What was asked for: a tool with arguments, or a topic (help, unknown) without."""
 
     topic: str
     tool: str = ""
     arguments: dict[str, Any] = field(default_factory=dict)
+    assumes_weight: bool = False
+    """The question named none."""
 
 
-def understand(question: str) -> Request:
+def understand(question: str, today: date) -> Request:
     """Return what a question asks for, as far as plain parsing of its beginning goes."""
     question = question[:READ_CHARACTERS]
     number = _NUMBER.search(question)
@@ -57,9 +72,12 @@ def understand(question: str) -> Request:
         return Request("booking", "get_booking", {"booking": number[0]})
     if _APPLICATIONS.search(question) or _APPLICATION_ID.search(question):
         return _application(question)
-    route = _ROUTE.search(question) or (_DASHED.search(question) if _PRICE.search(question) else None)
-    if route is not None and (_PRICE.search(question) or _WEIGHT.search(question)):
-        return _quote(question, route)
+    asks_price = _PRICE.search(question)
+    route = _ROUTE.search(question)
+    if route is None and asks_price:
+        route = _DASHED.search(question) or _PLAIN.search(question)
+    if route is not None and (asks_price or _WEIGHT.search(question)):
+        return _quote(question, route, today)
     return _overview(question)
 
 
@@ -82,27 +100,39 @@ def _application(question: str) -> Request:
     return Request("applications", "application_status", {"status": _status(status[0])} if status else {})
 
 
-def _quote(question: str, route: re.Match[str]) -> Request:
+def _quote(question: str, route: re.Match[str], today: date) -> Request:
     weight = _WEIGHT.search(question)
-    if weight is None:
-        return Request("weight")
     arguments: dict[str, Any] = {
         "origin": route["origin"].strip(),
         "destination": route["destination"].strip(),
-        "weight_kg": _kilograms(weight),
+        "weight_kg": ASSUMED_WEIGHT_KG if weight is None else _kilograms(weight),
     }
     for name in ("origin_country", "destination_country"):
         code = _country(route.groupdict().get(name))
         if code is not None:
             arguments[name] = code
-    equipment, date = _EQUIPMENT.search(question), _DATE.search(question)
+    equipment, day = _EQUIPMENT.search(question), _day(question, today)
     if equipment is not None:
         arguments["equipment"] = re.sub(r"dry[ _-]?van", "dry_van", equipment[0].lower())
-    if date is not None:
-        arguments["pickup_at"] = f"{date[1]}T12:00:00Z"
+    if day is not None:
+        arguments["pickup_at"] = f"{day}T12:00:00Z"
     if re.search(r"\b(hazardous|dangerous|adr)\b", question, re.IGNORECASE):
         arguments["hazardous"] = True
-    return Request("quote", "quote", arguments)
+    return Request("quote", "quote", arguments, assumes_weight=weight is None)
+
+
+def _day(question: str, today: date) -> str | None:
+    """Return the date that is named or meant, YYYY-MM-DD. A weekday is the next one after today."""
+    if named := _DATE.search(question):
+        return named[1]
+    ahead = None
+    if weekday := _WEEKDAY.search(question):
+        ahead = (_WEEKDAYS.index(weekday[1].lower()) - today.weekday() - 1) % 7 + 1
+    elif _TOMORROW.search(question):
+        ahead = 1
+    elif later := _LATER.search(question):
+        ahead = int(later[1]) * (7 if later[2].lower() == "week" else 1)
+    return None if ahead is None else (today + timedelta(days=ahead)).isoformat()
 
 
 def _kilograms(found: re.Match[str]) -> float:

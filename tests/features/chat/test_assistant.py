@@ -66,6 +66,14 @@ async def test_it_quotes_what_the_route_quotes(api: httpx.AsyncClient) -> None:
     assert reply.startswith(f"That would cost {amount} for {quoted['distance_km']} km:")
 
 
+async def test_it_says_for_which_weight_a_price_is_if_none_was_named(api: httpx.AsyncClient) -> None:
+    reply = await ask(api, "What would Hamburg\u2013Turin cost next Tuesday?")
+    assert reply.startswith("That would cost ")
+    assert "You named no weight, so this is for 10,000 kg" in reply
+    weighed = await ask(api, "What would 10000 kg from Hamburg to Turin cost next Tuesday?")
+    assert reply.startswith(weighed)
+
+
 @pytest.mark.parametrize("city", ["Springfield", "Nowhereabouts"])
 async def test_it_asks_for_the_country_of_a_city_it_can_t_tell(api: httpx.AsyncClient, city: str) -> None:
     reply = await ask(api, f"price for 100 kg from {city} to Hamburg")

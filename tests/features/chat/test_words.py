@@ -1,5 +1,6 @@
 """What is pure about the chat: parsing questions, reading completions, prompts, continuations."""
 
+from datetime import date
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from app.features.chat.models import Calls, Continuation, Prompt, Said
 from app.features.chat.prompts import messages_for
 from app.features.chat.questions import understand
 from app.features.chat.runs import title_of
+
+THURSDAY = date(2026, 11, 26)
 
 
 @pytest.mark.parametrize(
@@ -56,10 +59,50 @@ from app.features.chat.runs import title_of
             "quote",
             {"origin": "Hamburg", "destination": "Turin", "weight_kg": 8400.0},
         ),
+        (
+            "what would Hamburg\u2013Turin cost next Tuesday?",
+            "quote",
+            {
+                "origin": "Hamburg",
+                "destination": "Turin",
+                "weight_kg": 10_000,
+                "pickup_at": "2026-12-01T12:00:00Z",
+            },
+        ),
+        (
+            "What would Hamburg to New York cost tomorrow, 2 t?",
+            "quote",
+            {
+                "origin": "Hamburg",
+                "destination": "New York",
+                "weight_kg": 2000.0,
+                "pickup_at": "2026-11-27T12:00:00Z",
+            },
+        ),
+        (
+            "price from hamburg to turin on thursday",
+            "quote",
+            {
+                "origin": "hamburg",
+                "destination": "turin",
+                "weight_kg": 10_000,
+                "pickup_at": "2026-12-03T12:00:00Z",
+            },
+        ),
+        (
+            "rate for 5 t from Hamburg to Turin in 2 weeks",
+            "quote",
+            {
+                "origin": "Hamburg",
+                "destination": "Turin",
+                "weight_kg": 5000.0,
+                "pickup_at": "2026-12-10T12:00:00Z",
+            },
+        ),
     ],
 )
 def test_the_assistant_understands(question: str, tool: str, arguments: dict[str, Any]) -> None:
-    request = understand(question)
+    request = understand(question, THURSDAY)
     assert (request.tool, request.arguments) == (tool, arguments)
 
 
@@ -67,7 +110,7 @@ def test_the_assistant_understands(question: str, tool: str, arguments: dict[str
     ("question", "topic"),
     [
         ("help", "help"),
-        ("price from Hamburg to Turin?", "weight"),
+        ("what is the price to pay", "unknown"),
         ("what is the meaning of life", "unknown"),
         ("from from to to", "unknown"),
         ("'; DROP TABLE bookings; --", "bookings"),
@@ -76,15 +119,24 @@ def test_the_assistant_understands(question: str, tool: str, arguments: dict[str
     ],
 )
 def test_what_it_does_not_understand_calls_no_tool_but_a_harmless_one(question: str, topic: str) -> None:
-    assert understand(question).topic == topic
+    assert understand(question, THURSDAY).topic == topic
 
 
 @pytest.mark.parametrize(
-    "text", ["from " * 1600, "a" * 8000, "from a" + " ." * 3000, "1 " * 4000, "A-" * 4000]
+    "text",
+    [
+        "from " * 1600,
+        "a" * 8000,
+        "from a" + " ." * 3000,
+        "1 " * 4000,
+        "A-" * 4000,
+        "Aa " * 2000,
+        "Aa to " * 1000,
+    ],
 )
 def test_no_question_takes_long_to_parse(text: str) -> None:
-    understand(text)
-    understand(f"price {text}")
+    understand(text, THURSDAY)
+    understand(f"price {text}", THURSDAY)
 
 
 @pytest.mark.parametrize(
