@@ -76,6 +76,8 @@ def test_eighty_columns_show_every_figure_whole() -> None:
 
 
 def test_an_interrupted_run_leaves_nothing_running(tmp_path: Path) -> None:
+    # tests that a shell runs in the background ignore it, and so would whatever they start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     run = bench("--scenario", "health", "--data", str(tmp_path), "--replicas", "1")
     log = tmp_path / "bench" / "logs" / "supervisor.log"
     wait_until(lambda: log.exists() and "round 1 of 5" in log.read_text(), timeout_s=TIMEOUT_S)
