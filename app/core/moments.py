@@ -17,7 +17,8 @@ def timestamp(moment: datetime) -> str:
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LAST_MS = 253402300799999
+_LAST_MS = 253402214400000
+"""The last day of the year 9999 begins: what is compared with a moment may lie a little behind it."""
 
 
 def to_milliseconds(moment: datetime) -> int:
@@ -26,7 +27,9 @@ def to_milliseconds(moment: datetime) -> int:
 
 
 def from_milliseconds(milliseconds: int) -> datetime:
-    """Return the moment; what lies before 1970 or after the year 9999 becomes the nearest that does not."""
+    """Return the moment; what lies before 1970, or after nearly all of the year 9999,
+    becomes the nearest that does not.
+    """
     return _EPOCH + timedelta(milliseconds=min(max(milliseconds, 0), _LAST_MS))
 
 

@@ -101,7 +101,7 @@ class NewestFirst:
         rows: list[Document] = []
         after = before
         for since in self._windows(begins, before):
-            window = _between(since, after)
+            window = between(since, after)
             pipeline = one_page(
                 {**owned, **window}, also=also, order=-1, after=after, limit=limit - len(rows)
             )
@@ -144,9 +144,11 @@ class NewestFirst:
             await self._redis.run(_LEARN, (feed,), [to_milliseconds(date) for date in dates])
 
 
-def _between(since: datetime | None, after: tuple[datetime, str] | None) -> Document:
-    """Return the filter of a window, which the index serves. It begins and ends a moment too far out, for
-    within a compound index the local cluster's engine leaves out of `$gte` and `$lte` what is equal.
+def between(since: datetime | None, after: tuple[datetime, str] | None) -> Document:
+    """Return the filter of what was made since one moment and no later than another, which the index serves.
+
+    It begins and ends a moment too far out, for within a compound index the local cluster's engine leaves out
+    of `$gte` and `$lte` what is equal.
     """
     ends = {
         **({} if since is None else {"$gt": since - _MOMENT}),

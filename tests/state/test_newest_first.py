@@ -11,7 +11,7 @@ from app.core.moments import to_milliseconds
 from app.state import keys
 from app.state.kit import StateKit
 from app.state.mongo import Document
-from app.state.newest_first import KEPT
+from app.state.newest_first import KEPT, between
 
 LIST = "bookings"
 LIMIT = 7
@@ -149,3 +149,16 @@ async def test_a_feed_keeps_so_many_dates_and_ends_by_itself(kit: StateKit, tena
     assert await kit.redis.client.llen(feed) == KEPT
     assert await kit.redis.client.lindex(feed, -1) == str(to_milliseconds(start) + 5000).encode()
     assert 0 < await kit.redis.client.pttl(feed) <= keys.FEED_TTL_MS
+
+
+async def test_a_window_deep_down_is_read_without_what_is_newer_or_older(
+    kit: StateKit, tenant_id: str
+) -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    rows = made(200, start=start, step=timedelta(minutes=1), tenant_id=tenant_id)
+    await kit.mongo.collection(LIST).insert_many(rows)
+    since, after = rows[90]["created_at"], (rows[99]["created_at"], rows[99]["_id"])
+    wanted = {"tenant_id": tenant_id, **between(since, after)}
+    explained = await kit.mongo.database.command({"explain": {"find": LIST, "filter": wanted}})
+    assert explained["executionStats"]["nReturned"] == 10
+    assert explained["executionStats"]["totalDocsExamined"] == 10

@@ -27,8 +27,8 @@ HELP: Final = """I'm CargoFlow's built-in assistant: no language model, but I un
 - "Show my addresses": your address book"""
 _NOT_UNDERSTOOD: Final = "I did not understand that.\n\n"
 _ASSUMED: Final = (
-    f"You named no weight, so this is for {ASSUMED_WEIGHT_KG:,} kg in a dry van unless you said otherwise. "
-    'Name yours, such as "8400 kg from Hamburg to Turin, reefer".'
+    f"You named no weight, so this is for {ASSUMED_WEIGHT_KG:,} kg. "
+    'Name yours, such as "8400 kg from Hamburg to Turin".'
 )
 
 
@@ -38,7 +38,7 @@ class BuiltInAssistant:
     history_turns = 0
 
     def __init__(self, clock: Clock) -> None:
-        """`clock` tells what "tomorrow" is."""
+        """`clock` tells what "tomorrow" is: days are those of UTC."""
         self._clock = clock
 
     async def reply(self, prompt: Prompt) -> AsyncGenerator[Part, None]:

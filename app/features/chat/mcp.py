@@ -63,7 +63,7 @@ class McpServer:
 
         The first call loads the SDK, in a thread: it waits for half a second, others are served meanwhile.
         Calls at the same time wait for the same start, and one that is cancelled leaves it to them. Raises
-        ImportError if it can't be loaded; the next call tries again.
+        what loading raised; the next call tries again.
         """
         if self._started is None:
             self._started = asyncio.get_running_loop().create_future()
@@ -78,7 +78,7 @@ class McpServer:
         """Hold the SDK's task group, which has to be entered and left by one and the same task."""
         try:
             open_server = await asyncio.to_thread(_load)
-        except ImportError as error:
+        except Exception as error:  # noqa: BLE001  # whatever a package does as it is loaded, the replica goes on
             self._started = None
             started.set_exception(error)
             return

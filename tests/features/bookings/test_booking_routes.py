@@ -7,6 +7,7 @@ import pytest
 
 from app.core.ids import new_id
 from app.features.bookings.numbers import read_number
+from app.http.paging import encode_cursor
 from app.state.kit import StateKit
 from tests.features.answers import problem, wrong_fields
 from tests.features.bookings.shipments import HAMBURG, ROTTERDAM, book, in_days, shipment
@@ -299,3 +300,13 @@ async def test_a_number_that_is_taken_is_drawn_again(
     stranger = await new_person(app_kit, role="shipper")
     other = await api.post("/bookings", json=shipment(delivery=ROTTERDAM), headers=stranger.headers)
     assert other.json()["number"] == taken
+
+
+@pytest.mark.parametrize("milliseconds", [-(2**63), 0, 253402300799999, 2**63])
+async def test_a_cursor_that_was_made_up_is_a_page_like_any_other(
+    api: httpx.AsyncClient, milliseconds: int
+) -> None:
+    cursor = encode_cursor("bookings", (milliseconds, "bkg_"))
+    answer = await api.get("/bookings", params={"cursor": cursor})
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == {"items": [], "next_cursor": None}

@@ -11,6 +11,7 @@ from app.features.bookings.forms import Save
 from app.features.bookings.store import BookingStore, Filters, scope_of
 from app.state.kit import StateKit
 from app.state.mongo import Document, one_page
+from app.state.newest_first import between
 from app.state.principals import Principal, Role
 from tests.features.bookings.callers import new_caller
 from tests.features.bookings.shipments import shipment
@@ -70,7 +71,7 @@ async def test_a_list_rides_on_an_index(
     me, booking = booked
     owned, also = filters.query(scope_of(replace(me, role=role)))
     after = (booking["created_at"], booking["_id"])
-    window = {"created_at": {"$gt": after[0] - timedelta(days=1), "$lt": after[0]}}
+    window = between(after[0] - timedelta(days=1), after)
     finds_few = filters.number or filters.reference_key
     for within in ({},) if finds_few else ({}, window):
         pipeline = one_page({**owned, **within}, also=also, order=-1, after=after, limit=20)

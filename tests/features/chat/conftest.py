@@ -1,13 +1,20 @@
-"""A client of an application, and a user to talk to it as."""
+"""A language model, for files whose application has one, and something to ask about."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.features.bookings.shipments import shipment
+from tests.model_server import ModelServer, model_server
 from tests.state.people import Person
+
+
+@pytest.fixture
+async def model() -> AsyncIterator[ModelServer]:
+    async with model_server() as server:
+        yield server
 
 
 @pytest.fixture

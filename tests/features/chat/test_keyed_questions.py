@@ -14,13 +14,13 @@ from fastapi import FastAPI
 
 from app.core.settings import Settings
 from app.features.chat.runs import Runs
-from app.main import create_app
 from app.state.kit import StateKit
 from tests import model_server as models
+from tests.features.chat.language_model import application_with
 from tests.features.chat.sse import events_of, text_of
 from tests.model_server import ModelServer, Speaker
 from tests.state.people import Person, new_person
-from tests.waiting import held_by_one_task, until
+from tests.waiting import until
 
 KEY = {"Idempotency-Key": "k-1"}
 BOTH = pytest.mark.parametrize("path", ["/chat", "/chat/stream"])
@@ -29,18 +29,8 @@ WHOLE = "".join(models.word(number) for number in range(1, WORDS + 1))
 
 
 @pytest.fixture
-async def model() -> AsyncIterator[ModelServer]:
-    async with models.model_server() as server:
-        yield server
-
-
-@pytest.fixture
 async def app(settings: Settings, model: ModelServer) -> AsyncIterator[FastAPI]:
-    """An application whose assistant is a language model, which can be made to wait."""
-    application = create_app(settings.model_copy(update={"chat_base_url": model.url, "chat_model": "stub"}))
-    async with held_by_one_task(application.router.lifespan_context(application)):
-        opened: StateKit = application.state.kit
-        await until(lambda: opened.mongo.health.status == "pass" and opened.redis.health.status == "pass")
+    async with application_with(model, settings) as application:
         yield application
 
 

@@ -9,29 +9,18 @@ import pytest
 from fastapi import FastAPI
 
 from app.core.settings import Settings
-from app.main import create_app
 from app.state.kit import StateKit
 from tests import model_server as models
+from tests.features.chat.language_model import application_with
 from tests.features.chat.sse import events_of, text_of
 from tests.model_server import ModelServer, Script
 from tests.state.people import Person, new_person
-from tests.waiting import held_by_one_task, until
-
-
-@pytest.fixture
-async def model() -> AsyncIterator[ModelServer]:
-    async with models.model_server() as server:
-        yield server
+from tests.waiting import until
 
 
 @pytest.fixture
 async def app(settings: Settings, model: ModelServer) -> AsyncIterator[FastAPI]:
-    """An application whose assistant is a language model."""
-    changes = {"chat_base_url": model.url, "chat_model": "stub", "chat_timeout_s": 1.0}
-    application = create_app(settings.model_copy(update=changes))
-    async with held_by_one_task(application.router.lifespan_context(application)):
-        opened: StateKit = application.state.kit
-        await until(lambda: opened.mongo.health.status == "pass" and opened.redis.health.status == "pass")
+    async with application_with(model, settings, chat_timeout_s=1.0) as application:
         yield application
 
 

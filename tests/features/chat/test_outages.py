@@ -9,32 +9,27 @@ import pytest
 from fastapi import FastAPI
 
 from app.core.settings import Settings
-from app.main import create_app
 from app.state.kit import StateKit
 from tests import model_server as models
 from tests.engines import MongoEngine, RedisEngine
+from tests.features.chat.language_model import application_with
 from tests.features.chat.sse import events_of, text_of
 from tests.model_server import ModelServer
-from tests.waiting import held_by_one_task, until
+from tests.waiting import until
 
 WORDS = 40
 WHOLE = "".join(models.word(number) for number in range(1, WORDS + 1))
 
 
 @pytest.fixture
-async def model() -> AsyncIterator[ModelServer]:
-    async with models.model_server() as server:
-        server.script = models.counting(WORDS, pause_s=0.03)
-        yield server
+async def model(model: ModelServer) -> ModelServer:
+    model.script = models.counting(WORDS, pause_s=0.03)
+    return model
 
 
 @pytest.fixture
 async def app(settings: Settings, model: ModelServer) -> AsyncIterator[FastAPI]:
-    """An application whose assistant is a language model."""
-    application = create_app(settings.model_copy(update={"chat_base_url": model.url, "chat_model": "stub"}))
-    async with held_by_one_task(application.router.lifespan_context(application)):
-        opened: StateKit = application.state.kit
-        await until(lambda: opened.mongo.health.status == "pass" and opened.redis.health.status == "pass")
+    async with application_with(model, settings) as application:
         yield application
 
 
