@@ -19,11 +19,19 @@ async def server() -> AsyncIterator[GatewayServer]:
 
 
 @pytest.fixture
-async def gateway(settings: Settings, server: GatewayServer) -> AsyncIterator[HttpGateway]:
+def gateway_timeout_s() -> float:
+    """So long that no busy machine keeps an answer from being heard."""
+    return 20.0
+
+
+@pytest.fixture
+async def gateway(
+    settings: Settings, server: GatewayServer, gateway_timeout_s: float
+) -> AsyncIterator[HttpGateway]:
     changed = {
         "gateway_url": server.url + "/",
         "gateway_api_key": SecretStr("gk-1"),
-        "gateway_timeout_s": 0.5,
+        "gateway_timeout_s": gateway_timeout_s,
     }
     async with httpx.AsyncClient() as client:
         yield HttpGateway(settings.model_copy(update=changed), client)

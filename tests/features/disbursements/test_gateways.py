@@ -32,6 +32,7 @@ async def test_what_is_asked_for_twice_is_paid_once_and_found(
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("gateway_timeout_s", [0.5], ids=["a short timeout"])
 async def test_only_a_clear_no_is_a_refusal(gateway: HttpGateway, server: GatewayServer) -> None:
     server.behaviour = lambda _: "refuse"
     with pytest.raises(PaymentRefusedError, match="account closed"):
